@@ -1,0 +1,69 @@
+"""The interface of an origin: what the cache asks of S3 or of a POSIX tree.
+
+An origin serves the objects below one `prefix`. It knows nothing of shards or caching. `fetch` puts the
+bytes of one range straight into a file: payload does not pass through the event loop.
+"""
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import Protocol
+
+from hotshard.core.checksum import Algorithm, Checksum
+from hotshard.core.objects import ObjectInfo
+
+
+@dataclass(frozen=True, slots=True)
+class ListPage:
+    """Part of a listing, in key order."""
+
+    objects: list[ObjectInfo]
+    common_prefixes: list[str]
+    """Uris that end in "/"; only from a listing that is not recursive."""
+    next_token: str
+    """Where to go on; empty: this was the last page."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fetched:
+    """What a fetch wrote."""
+
+    checksum: int
+    """Of the bytes as they arrived, under the algorithm that was asked for."""
+    algorithm: Algorithm
+    """The one asked for, or the one of `whole`, when the origin sent that along."""
+    whole: Checksum | None = None
+    """The origin's checksum of the whole object, when this response carried it."""
+
+
+class Origin(Protocol):
+    """One configured origin.
+
+    Every method raises only HotshardError: NotFound, PermissionDenied, StaleObject, OriginUnavailable,
+    InvalidRequest. Retries happen inside; a raised error is final for this request.
+    """
+
+    prefix: str
+    """The uri prefix it serves; ends in "/"."""
+
+    async def stat(self, uri: str) -> ObjectInfo:
+        """Describe one object."""
+
+    async def list_page(
+        self, prefix: str, *, recursive: bool, token: str, page_size: int
+    ) -> ListPage:
+        """One page of what begins with `prefix` (any string, not only one that ends in "/")."""
+
+    async def whole_checksum(self, info: ObjectInfo) -> Checksum | None:
+        """The origin's own checksum of exactly this version, if it keeps one that can be combined."""
+
+    async def fetch(
+        self, info: ObjectInfo, offset: int, length: int, fd: int, algorithm: Algorithm
+    ) -> Fetched:
+        """Write [offset, offset + length) of exactly this version into `fd` at `file_offset`.
+
+        Raises:
+            StaleObject: the origin holds another version by now.
+        """
+
+    async def close(self) -> None:
+        """Give up connections and threads; idempotent."""

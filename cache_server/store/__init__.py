@@ -1,0 +1,1 @@
+"""The node's disks: partial and sealed shard files, and what is known of them."""

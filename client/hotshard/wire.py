@@ -1,0 +1,46 @@
+"""Dataclasses and errors of the core <-> protobuf messages; nothing else converts them."""
+
+from hotshard.core.errors import BY_CODE, HotshardError, InternalError, Overloaded, code_name
+from hotshard.core.objects import ObjectInfo
+from hotshard.v1 import types_pb2 as pb
+
+PROTOCOL = 1
+
+
+def info_to_pb(info: ObjectInfo) -> pb.ObjectInfo:
+    """An object's description as a message."""
+    return pb.ObjectInfo(
+        uri=info.uri, version=info.version, size_bytes=info.size, mtime_ns=info.mtime_ns
+    )
+
+
+def info_from_pb(message: pb.ObjectInfo) -> ObjectInfo:
+    """An object's description from a message."""
+    return ObjectInfo(message.uri, message.version, message.size_bytes, message.mtime_ns)
+
+
+def error_to_pb(error: BaseException) -> pb.Error:
+    """A refusal as a message. What is not a HotshardError tells the peer nothing but its type."""
+    name = code_name(error)
+    ours = isinstance(error, HotshardError)
+    retry_after_s = error.retry_after_s if isinstance(error, Overloaded) else 0.0
+    return pb.Error(
+        code=pb.ErrorCode.Value(f"ERROR_CODE_{name}"),
+        message=str(error) if ours else f"internal error ({type(error).__name__}); see the server's log",
+        uri=error.uri if isinstance(error, HotshardError) else "",
+        retry_after_ms=int(retry_after_s * 1000),
+    )
+
+
+def error_from_pb(message: pb.Error) -> HotshardError:
+    """The typed error a message stands for; an unknown code from a newer peer is InternalError."""
+    try:
+        name = pb.ErrorCode.Name(message.code).removeprefix("ERROR_CODE_")
+    except ValueError:
+        name = "INTERNAL"
+    kind = BY_CODE.get(name, InternalError)
+    if issubclass(kind, Overloaded):
+        return kind(
+            message.message, uri=message.uri, retry_after_s=message.retry_after_ms / 1000
+        )
+    return kind(message.message, uri=message.uri)

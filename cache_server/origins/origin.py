@@ -4,7 +4,6 @@ An origin serves the objects below one `prefix`. It knows nothing of shards or c
 bytes of one range straight into a file: payload does not pass through the event loop.
 """
 
-from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -21,6 +20,25 @@ class ListPage:
     """Uris that end in "/"; only from a listing that is not recursive."""
     next_token: str
     """Where to go on; empty: this was the last page."""
+
+
+@dataclass(frozen=True, slots=True)
+class Want:
+    """[offset, offset + length) of one version, at most one block long."""
+
+    info: ObjectInfo
+    offset: int
+    length: int
+    algorithm: Algorithm = Algorithm.XXH3_64
+    """Which checksum to compute as the bytes arrive."""
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Where fetched bytes go."""
+
+    fd: int
+    file_offset: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,13 +74,11 @@ class Origin(Protocol):
     async def whole_checksum(self, info: ObjectInfo) -> Checksum | None:
         """The origin's own checksum of exactly this version, if it keeps one that can be combined."""
 
-    async def fetch(
-        self, info: ObjectInfo, offset: int, length: int, fd: int, algorithm: Algorithm
-    ) -> Fetched:
-        """Write [offset, offset + length) of exactly this version into `fd` at `file_offset`.
+    async def fetch(self, want: Want, target: Target) -> Fetched:
+        """Write the wanted range of exactly that version into the target file.
 
         Raises:
-            StaleObject: the origin holds another version by now.
+            StaleObject: the origin holds another version by now, or none.
         """
 
     async def close(self) -> None:

@@ -26,7 +26,9 @@ def error_to_pb(error: BaseException) -> pb.Error:
     retry_after_s = error.retry_after_s if isinstance(error, Overloaded) else 0.0
     return pb.Error(
         code=pb.ErrorCode.Value(f"ERROR_CODE_{name}"),
-        message=str(error) if ours else f"internal error ({type(error).__name__}); see the server's log",
+        message=str(error)
+        if ours
+        else f"internal error ({type(error).__name__}); see the server's log",
         uri=error.uri if isinstance(error, HotshardError) else "",
         retry_after_ms=int(retry_after_s * 1000),
     )
@@ -40,7 +42,5 @@ def error_from_pb(message: pb.Error) -> HotshardError:
         name = "INTERNAL"
     kind = BY_CODE.get(name, InternalError)
     if issubclass(kind, Overloaded):
-        return kind(
-            message.message, uri=message.uri, retry_after_s=message.retry_after_ms / 1000
-        )
+        return kind(message.message, uri=message.uri, retry_after_s=message.retry_after_ms / 1000)
     return kind(message.message, uri=message.uri)

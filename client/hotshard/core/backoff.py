@@ -18,7 +18,9 @@ class Backoff:
     """Upper bound of the wait before the second try; doubles with each further one."""
     cap_s: float = 5.0
 
-    def delay_s(self, failures: int, random_unit: float, retry_after_s: float = 0.0) -> float | None:
+    def delay_s(
+        self, failures: int, random_unit: float, retry_after_s: float = 0.0
+    ) -> float | None:
         """Seconds to wait after the `failures`-th failure (from 1); None: give up.
 
         Args:

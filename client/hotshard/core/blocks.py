@@ -46,7 +46,11 @@ class Geometry:
 
     def blocks(self, start: int, stop: int) -> range:
         """The blocks that [start, stop) of a shard touches."""
-        return range(start // self.block_bytes, -(-stop // self.block_bytes)) if stop > start else range(0)
+        return (
+            range(start // self.block_bytes, -(-stop // self.block_bytes))
+            if stop > start
+            else range(0)
+        )
 
     def pieces(self, size: int, offset: int, length: int) -> Iterator["Piece"]:
         """Cut [offset, offset + length) of an object into one piece per shard, clipped to the object."""

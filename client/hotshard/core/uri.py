@@ -73,9 +73,7 @@ def _parse_file(uri: str, path: str, size_bytes: int) -> Address:
     if not path.startswith("/"):
         raise InvalidRequest(f"{uri[:200]!r} needs an absolute path: file:///dir/name", uri=uri)
     if size_bytes > PATH_BYTES_MAX:
-        raise InvalidRequest(
-            f"{uri[:200]!r}...: path longer than {PATH_BYTES_MAX} bytes", uri=uri
-        )
+        raise InvalidRequest(f"{uri[:200]!r}...: path longer than {PATH_BYTES_MAX} bytes", uri=uri)
     parts = path.split("/")
     if ".." in parts or "." in parts:
         raise InvalidRequest(f"{uri[:200]!r} has '.' or '..' in its path", uri=uri)
@@ -84,5 +82,5 @@ def _parse_file(uri: str, path: str, size_bytes: int) -> Address:
 
 
 def under(uri: str, prefix: str) -> bool:
-    """Whether an object's uri lies under a prefix; a prefix that does not end in "/" is one object."""
+    """Whether an object's uri lies under a prefix; without a final "/" it names one object."""
     return uri.startswith(prefix) if prefix.endswith("/") else uri == prefix

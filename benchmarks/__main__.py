@@ -1,0 +1,115 @@
+"""`python -m benchmarks`: list, run, compare, report.
+
+Exit codes: 0 all well; 1 a row broke (crashed, or read wrong bytes), or `compare` found one worse;
+2 the command line is wrong; 3 every row was measured, but one is under its target (not with --no-gate).
+"""
+
+import sys
+import tempfile
+
+import click
+from rich.console import Console
+
+from benchmarks import results, terminal
+from benchmarks.bench import SEED, Bench, Scale
+from benchmarks.compare import compare
+from benchmarks.results import BenchError, RowResult
+from benchmarks.rows import CATALOGUE, select
+from benchmarks.runner import run_rows
+from benchmarks.sabotage import Sabotage
+from benchmarks.stats import Verdict
+
+BROKEN, UNDER_TARGET = 1, 3
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+def main() -> None:
+    """Benchmarks of hotshard: each row beside the limit of the machine, measured in the same run."""
+
+
+@main.command("list")
+def list_rows() -> None:
+    """Show the rows."""
+    for row in CATALOGUE:
+        click.echo(f"{row.name:24} {row.title} (ratio to the limit >= {row.target})")
+
+
+@main.command()
+@click.argument("names", nargs=-1, required=True, metavar="ROW|SUITE|all|quick...")
+@click.option("--json", "json_path", type=click.Path(dir_okay=False), help="Write results here.")
+@click.option(
+    "--directory",
+    type=click.Path(exists=True, file_okay=False),
+    help="Where the data goes: on the disk to be measured. Default: the temp directory.",
+)
+@click.option("--rounds", type=click.IntRange(min=1), help="Timed runs of each side.")
+@click.option("--seed", type=int, default=SEED, show_default=True)
+@click.option("--scale", type=click.Choice([each.value for each in Scale]), help="Sizes.")
+@click.option(
+    "--gate/--no-gate",
+    default=None,
+    help="Whether a row under its target is exit code 3. Default: yes, but no with 'quick'.",
+)
+@click.option(
+    "--sabotage",
+    type=click.Choice([each.value for each in Sabotage]),
+    default=Sabotage.NONE.value,
+    help="Spoil our side on purpose: every row must fail.",
+)
+def run(
+    names: tuple[str, ...],
+    *,
+    json_path: str | None,
+    directory: str | None,
+    rounds: int | None,
+    seed: int,
+    scale: str | None,
+    gate: bool | None,
+    sabotage: str,
+) -> None:
+    """Run rows. A suite is the first part of row names: local, origin, scale."""
+    quick = "quick" in names
+    console = Console()
+    try:
+        rows = select(names)
+        with tempfile.TemporaryDirectory(prefix="hotshard-bench-", dir=directory) as work:
+            size = Scale(scale) if scale else Scale.QUICK if quick else Scale.FULL
+            bench = Bench(work, size, Sabotage(sabotage), seed)
+            taken = run_rows(rows, bench, rounds=rounds, progress=Console(stderr=True).print)
+    except BenchError as error:
+        raise click.UsageError(str(error)) from error
+    if json_path:
+        with open(json_path, "w", encoding="utf-8") as file:
+            file.write(results.dump(taken))
+    terminal.show_results(console, taken)
+    sys.exit(_exit_code(taken, gate=not quick if gate is None else gate))
+
+
+@main.command("compare")
+@click.argument("before", type=click.Path(exists=True, dir_okay=False))
+@click.argument("after", type=click.Path(exists=True, dir_okay=False))
+def compare_files(before: str, after: str) -> None:
+    """Compare two result files; exit code 1 if a row got worse beyond the noise."""
+    changes = compare(_load(before), _load(after))
+    if not changes:
+        raise click.UsageError("the two files have no row in common")
+    terminal.show_changes(Console(), changes)
+    sys.exit(BROKEN if any(each.verdict is Verdict.WORSE for each in changes) else 0)
+
+
+def _load(path: str) -> list[RowResult]:
+    try:
+        with open(path, encoding="utf-8") as file:
+            return results.load(file.read(), source=path)
+    except BenchError as error:
+        raise click.UsageError(str(error)) from error
+
+
+def _exit_code(taken: list[RowResult], *, gate: bool) -> int:
+    if any(each.error for each in taken):
+        return BROKEN
+    return UNDER_TARGET if gate and not all(each.ok for each in taken) else 0
+
+
+if __name__ == "__main__":
+    main()

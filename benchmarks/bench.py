@@ -1,0 +1,76 @@
+"""What a row is, and the workbench it is given.
+
+A row is data (name, unit, target) plus `open`, a context manager that sets the scene and yields the sides:
+ours, and one or more limits. The runner calls the sides in turn; leaving the context tears everything down.
+Sizes come from the workbench, so that the same row runs in full, quickly, and within a test.
+"""
+
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from enum import StrEnum
+
+from benchmarks.results import Measured
+from benchmarks.sabotage import Sabotage
+from benchmarks.stats import Better
+
+SEED = 20260917
+
+
+class Scale(StrEnum):
+    """How big a run is."""
+
+    FULL = "full"
+    QUICK = "quick"
+    TINY = "tiny"
+    """For the harness' own tests: right or wrong, no meaningful figures."""
+
+
+@dataclass(frozen=True, slots=True)
+class Bench:
+    """Where and how big a row runs."""
+
+    directory: str
+    """An empty directory of this row's own, on the disk that is measured."""
+    scale: Scale = Scale.FULL
+    sabotage: Sabotage = Sabotage.NONE
+    seed: int = SEED
+
+    def pick(self, *, full: int, quick: int, tiny: int) -> int:
+        """A size, by scale."""
+        return {Scale.FULL: full, Scale.QUICK: quick, Scale.TINY: tiny}[self.scale]
+
+
+Side = Callable[[], Measured]
+"""One timed run, from the same starting point each time. Raises WrongBytes if it read anything wrong."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sides:
+    """What a row compares."""
+
+    ours: Side
+    limits: Mapping[str, Side]
+    """The best of them is the limit; usually there is one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One line of the table of DESIGN section 13."""
+
+    name: str
+    title: str
+    unit: str
+    target: float
+    """The ratio to reach."""
+    open: Callable[[Bench], AbstractContextManager[Sides]]
+    better: Better = Better.HIGHER
+    rounds: int = 3
+    """Timed runs of each side."""
+    warm_up: bool = True
+    """Whether each side runs once untimed first; no for rows whose every run starts cold."""
+
+
+def constant(value: float) -> Side:
+    """A limit that is a number, not a measurement."""
+    return lambda: Measured(value)

@@ -1,0 +1,82 @@
+"""Seeded content, so that every byte a benchmark reads can be checked without keeping a copy.
+
+An object is a sequence of 4 KiB pages. A page holds the same 4,080 random bytes of the data set, led by
+16 bytes that name the object and the page: bytes of the wrong object, of the wrong place or of the wrong
+data set never pass, and content is made at memory speed, so checking costs no more than the checksum.
+"""
+
+import os
+import random
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+
+import xxhash
+
+from benchmarks.results import WrongBytes
+
+PAGE = 4096
+_STAMP = struct.Struct("<QQ")
+_WRITE_BYTES = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class DataSet:
+    """`count` objects of `object_bytes` each, all determined by `seed`."""
+
+    seed: int
+    count: int
+    object_bytes: int
+
+    @property
+    def total_bytes(self) -> int:
+        """Of all objects."""
+        return self.count * self.object_bytes
+
+    def name(self, index: int) -> str:
+        """The object's key, relative to wherever the set is put; in key order."""
+        return f"{index // 1000:04d}/{index:07d}.bin"
+
+    def content(self, index: int, offset: int, length: int) -> bytes:
+        """[offset, offset + length) of an object, cut at its end."""
+        stop = min(offset + length, self.object_bytes)
+        first = offset // PAGE
+        pages = -(-stop // PAGE) - first
+        body = bytearray(_base(self.seed) * max(0, pages))
+        for page in range(pages):
+            _STAMP.pack_into(body, page * PAGE, index, first + page)
+        return bytes(memoryview(body)[offset - first * PAGE : stop - first * PAGE])
+
+    def pieces(self, index: int) -> Iterator[bytes]:
+        """An object's content in pieces of at most 1 MiB."""
+        for offset in range(0, self.object_bytes, _WRITE_BYTES):
+            yield self.content(index, offset, _WRITE_BYTES)
+
+    def check(self, index: int, offset: int, data: bytes | bytearray | memoryview) -> None:
+        """Compare what was read at `offset` of an object with what is there.
+
+        Raises:
+            WrongBytes: it differs.
+        """
+        expected = self.content(index, offset, len(data))
+        if len(expected) != len(data) or digest(expected) != digest(data):
+            raise WrongBytes(f"object {self.name(index)} at {offset}, {len(data)} bytes")
+
+    def write(self, directory: str) -> None:
+        """Put the whole set below a directory."""
+        for index in range(self.count):
+            path = os.path.join(directory, self.name(index))
+            os.makedirs(os.path.dirname(path), exist_ok=True)
+            with open(path, "wb") as file:
+                file.writelines(self.pieces(index))
+
+
+def digest(data: bytes | bytearray | memoryview) -> int:
+    """The checksum bodies are compared by."""
+    return xxhash.xxh3_64_intdigest(data)
+
+
+@lru_cache(maxsize=4)
+def _base(seed: int) -> bytes:
+    return random.Random(seed).randbytes(PAGE)

@@ -1,0 +1,32 @@
+"""The catalogue: every row, in the order of the table, and how rows are named on the command line."""
+
+from collections.abc import Sequence
+
+from benchmarks.bench import Row
+from benchmarks.results import BenchError
+from benchmarks.rows import harness
+
+CATALOGUE: tuple[Row, ...] = (*harness.ROWS,)
+
+EVERYTHING = ("all", "quick")
+
+
+def select(names: Sequence[str]) -> list[Row]:
+    """The rows that names ask for, in table order.
+
+    A name is a row, the beginning of some rows' names up to a "." or "_" (a suite), or "all".
+
+    Raises:
+        BenchError: a name asks for nothing.
+    """
+    chosen: set[str] = set()
+    for name in names:
+        found = {row.name for row in CATALOGUE if name in EVERYTHING or _belongs(row.name, name)}
+        if not found:
+            raise BenchError(f"no row or suite {name!r}; see: python -m benchmarks list")
+        chosen |= found
+    return [row for row in CATALOGUE if row.name in chosen]
+
+
+def _belongs(row: str, name: str) -> bool:
+    return row == name or row.startswith((f"{name}.", f"{name}_"))

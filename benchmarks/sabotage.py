@@ -1,0 +1,70 @@
+"""Faults put into our own side on purpose, so that every row can show that it is able to fail.
+
+A row passes whatever it reads with through `wrap_into` or `wrap_bytes`. Without sabotage these give the
+function back as it is, so nothing is added to a timed loop. The harness' tests run every row under every
+sabotage and expect a failure each time; `run --sabotage slow` shows the same by hand.
+"""
+
+import time
+from collections.abc import Callable, Sequence
+from enum import StrEnum
+from typing import ParamSpec, TypeVar
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+Buffer = bytearray | memoryview
+ReadInto = Callable[[str, Buffer, int], int]
+"""(uri, buffer, offset) -> bytes read; fills as much of the buffer as the object has."""
+
+_SLOWER = 10
+_SLOWER_AT_LEAST_S = 1e-3
+
+
+class Sabotage(StrEnum):
+    """What is done to our side."""
+
+    NONE = "none"
+    SLOW = "slow"
+    """Every call takes ten times as long, and at least a millisecond more."""
+    FLIP = "flip"
+    """The first byte of everything read is wrong."""
+
+    def wrap(self, call: Callable[P, R]) -> Callable[P, R]:
+        """A call that reads nothing itself: it can only be slow."""
+        return _slow(call) if self is Sabotage.SLOW else call
+
+    def wrap_into(self, read: ReadInto) -> ReadInto:
+        """A read into the caller's buffer."""
+        if self is not Sabotage.FLIP:
+            return self.wrap(read)
+
+        def flipped(uri: str, buffer: Buffer, offset: int) -> int:
+            count = read(uri, buffer, offset)
+            if count:
+                buffer[0] ^= 0xFF
+            return count
+
+        return flipped
+
+    def wrap_bytes(self, read: Callable[P, Sequence[bytes]]) -> Callable[P, Sequence[bytes]]:
+        """A read that returns bytes."""
+        if self is not Sabotage.FLIP:
+            return self.wrap(read)
+
+        def flipped(*args: P.args, **kwargs: P.kwargs) -> Sequence[bytes]:
+            return [bytes([body[0] ^ 0xFF]) + body[1:] if body else body
+                    for body in read(*args, **kwargs)]  # fmt: skip
+
+        return flipped
+
+
+def _slow(call: Callable[P, R]) -> Callable[P, R]:
+    def slowed(*args: P.args, **kwargs: P.kwargs) -> R:
+        begun = time.perf_counter()
+        result = call(*args, **kwargs)
+        took = time.perf_counter() - begun
+        time.sleep(max(_SLOWER_AT_LEAST_S, (_SLOWER - 1) * took))
+        return result
+
+    return slowed

@@ -1,0 +1,71 @@
+"""Results as tables on a terminal."""
+
+from collections.abc import Sequence
+
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks.compare import Change
+from benchmarks.results import RowResult
+from benchmarks.stats import Verdict
+
+_COLOURS = {Verdict.WORSE: "red", Verdict.SAME: "dim", Verdict.BETTER: "green"}
+
+
+def number(value: float | None) -> str:
+    """Three significant digits, without exponents."""
+    if value is None:
+        return "-"
+    if abs(value) >= 100:
+        return f"{value:,.0f}"
+    return f"{value:.1f}" if abs(value) >= 10 else f"{value:.3g}"
+
+
+def show_results(console: Console, results: Sequence[RowResult]) -> None:
+    """One line per row."""
+    table = Table("row", "value", "limit", "ratio", "target", "spread", "", highlight=False)
+    for column in table.columns[1:6]:
+        column.justify = "right"
+    for each in results:
+        table.add_row(
+            each.row,
+            f"{number(each.value)} {each.unit}",
+            f"{number(each.limit)} ({each.limit_name})" if each.limit_name else "-",
+            "-" if each.ratio is None else f"{each.ratio:.2f}",
+            f"{each.target:.2f}",
+            f"±{50 * each.spread['ratio']:.0f}%" if each.spread else "-",
+            verdict_of(each),
+        )
+    console.print(table)
+    for each in results:
+        if each.error:
+            console.print(
+                f"{each.row}: {each.error}", markup=False, highlight=False, soft_wrap=True
+            )
+
+
+def verdict_of(result: RowResult) -> str:
+    """One word for a row, coloured."""
+    if result.error:
+        return "[red]broken[/]"
+    return "[green]ok[/]" if result.ok else "[yellow]misses[/]"
+
+
+def show_changes(console: Console, changes: Sequence[Change]) -> None:
+    """One line per row of two files."""
+    table = Table("row", "before", "after", "change", "noise", "", highlight=False)
+    for column in table.columns[1:5]:
+        column.justify = "right"
+    for each in changes:
+        change = "-"
+        if each.before and each.after is not None:
+            change = f"{100 * (each.after / each.before - 1):+.0f}%"
+        table.add_row(
+            each.row,
+            number(each.before),
+            number(each.after),
+            change,
+            f"±{100 * each.noise:.0f}%",
+            f"[{_COLOURS[each.verdict]}]{each.verdict.value}[/]",
+        )
+    console.print(table)

@@ -23,7 +23,7 @@ from hotshard.core.errors import ConfigError
 CONFIG_VARIABLE = "HOTSHARD_CONFIG"
 """Names the file, when no path is given."""
 
-_CLIENT_VARIABLES = frozenset({"HOTSHARD_ADDRESS", "HOTSHARD_SOCKET"})
+_CLIENT_VARIABLES = frozenset({"HOTSHARD_ADDRESS"})
 # Kubernetes describes every service of the namespace to every pod; one named "hotshard" looks like ours.
 _KUBERNETES = re.compile(
     r"HOTSHARD_(\w+_)?(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT(_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)?)"

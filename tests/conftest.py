@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+
 from hotshard.cli.s3_server import SeaweedS3
 from support import s3 as support_s3
 

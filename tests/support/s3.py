@@ -5,6 +5,7 @@ from typing import Any
 
 import boto3
 from botocore.config import Config
+
 from hotshard.cli.s3_server import SeaweedS3
 
 _numbers = itertools.count(1)

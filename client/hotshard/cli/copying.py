@@ -26,7 +26,7 @@ from hotshard.core.objects import ObjectInfo
 if TYPE_CHECKING:
     import hotshard
 
-CHUNK_BYTES = 8 << 20
+CHUNK_BYTES = 4 << 20
 WAITING_PER_THREAD = 4  # copies handed out ahead, so that a listing of any size stays in bounds
 FAILURES_SHOWN = 20
 
@@ -142,16 +142,16 @@ class Copier:
 
     def _pour(self, info: ObjectInfo, target: RawIOBase) -> None:
         total = 0
-        buffer = memoryview(bytearray(min(CHUNK_BYTES, info.size)))
-        with self._cache.open(info.uri) as source:
+        with self._cache.open(info.uri, buffering=0) as source:
+            buffer = memoryview(bytearray(min(CHUNK_BYTES, source.size)))
             while buffer and (count := source.readinto(buffer)):
                 if self._stopped.is_set():
                     raise Failure("interrupted")
                 _write_all(target, buffer[:count])
                 self._advance(count)
                 total += count
-        if total != info.size:
-            raise Failure(f"got {total} of {info.size} bytes", "run the command again")
+            if total != source.size:
+                raise Failure(f"got {total} of {source.size} bytes", "run the command again")
 
 
 def _failure(done: Future[None], copy: Copy) -> str:

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
 START_TIMEOUT_S = 30.0
 POLL_S = 0.05
-ORIGIN_GETS = "hotshard_origin_requests_total"
-ORIGIN_BYTES = "hotshard_origin_bytes_total"
+GETS = "hotshard_origin_requests_total{"
+RECEIVED_BYTES = "hotshard_origin_received_bytes_total{"
 LOG_LINES = 20
 
 
@@ -66,11 +66,9 @@ class CacheNode:
     def origin_use(self, cache: "hotshard.Client") -> tuple[int, int]:
         """GETs that the server has sent to the origin, and bytes that came back, since its start."""
         counters = cache.status().counters
-        gets, read = (
-            sum(value for name, value in counters.items() if name.partition("{")[0] == counter)
-            for counter in (ORIGIN_GETS, ORIGIN_BYTES)
-        )
-        return int(gets), int(read)
+        gets = (v for name, v in counters.items() if name.startswith(GETS) and 'verb="GET"' in name)
+        read = (v for name, v in counters.items() if name.startswith(RECEIVED_BYTES))
+        return int(sum(gets)), int(sum(read))
 
     def _document(self, bucket: Bucket) -> dict[str, Any]:
         return {

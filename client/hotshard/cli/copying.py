@@ -59,7 +59,7 @@ def cp(session: Session, source: str, target: str, parallel: int) -> int:
     An object goes to the file TARGET, or into the directory TARGET. A prefix keeps its tree below
     TARGET. Exits with 3 if some objects could not be copied; the others are there.
     """
-    with session.connect() as cache, output.progress_bar("copy") as bar:
+    with session.connect() as cache, output.progress_bar() as bar:
         task = bar.add_task("copy", total=None, note="")
 
         def advance(count: int) -> None:

@@ -12,7 +12,6 @@ import shutil
 import signal
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -70,7 +69,7 @@ def demo(keep: bool, as_json: bool, small: bool) -> int:
         if keep:
             say(_how_to_use(scene))
             sys.stdout.flush()
-            threading.Event().wait()
+            signal.pause()
     return exits.FAILED if any(each.wrong for each in passes) else exits.OK
 
 
@@ -109,7 +108,7 @@ def set_up(stack: ExitStack, say: Callable[[str], None], *, small: bool) -> Scen
     total = output.size(sum(sample.size for sample in plan))
     with (
         _step(say, f"upload of {len(plan):,} objects, {total}"),
-        output.progress_bar("upload") as bar,
+        output.progress_bar(transient=True) as bar,
     ):
         task = bar.add_task("upload", total=sum(sample.size for sample in plan), note="")
         create(bucket)
@@ -226,12 +225,15 @@ def _step(say: Callable[[str], None], name: str) -> Iterator[None]:
 
 @contextmanager
 def _unwinding_on_signals() -> Iterator[None]:
-    """SIGTERM and SIGHUP end the demo like Ctrl-C: everything is stopped and removed."""
+    """Any request to end unwinds like Ctrl-C; further ones do not disturb the cleaning up."""
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
     def unwind(*_: Any) -> None:
+        for number in numbers:
+            signal.signal(number, signal.SIG_IGN)
         raise KeyboardInterrupt
 
-    previous = {number: signal.signal(number, unwind) for number in (signal.SIGTERM, signal.SIGHUP)}
+    previous = {number: signal.signal(number, unwind) for number in numbers}
     try:
         yield
     finally:

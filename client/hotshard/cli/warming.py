@@ -42,7 +42,7 @@ def warm(session: Session, uris: tuple[str, ...], allow_partial: bool, as_json: 
     Exits with 0 only if all of it is, with 3 if some is not. The loading goes on if the command is
     interrupted.
     """
-    with session.connect() as cache, output.progress_bar("warm") as bar:
+    with session.connect() as cache, output.progress_bar() as bar:
         task = bar.add_task("warm", total=None, note="listing")
 
         def show(now: "WarmProgress") -> None:

@@ -103,6 +103,11 @@ def test_every_error_has_its_exit_code(error: errors.HotshardError, code: int) -
     assert "x" in failure.what
 
 
+def test_advice_is_given_once() -> None:
+    advised = exits.failure_of(errors.PermissionDenied("not served; add it under `origins`"))
+    assert advised.line == "hotshard: not served; add it under `origins`"
+
+
 def test_a_broken_pipe_is_quiet() -> None:
     program = "import sys; from hotshard.cli.app import run; sys.exit(run(['--help'] ))"
     reader, writer = subprocess.PIPE, subprocess.PIPE
@@ -195,9 +200,10 @@ def test_a_table_on_a_terminal_shows_names_as_they_are(monkeypatch: pytest.Monke
     assert "[red]x" in terminal.getvalue()
 
 
-def test_errors_inside_documents_become_text() -> None:
+def test_errors_inside_documents_are_told_apart() -> None:
     document = output.plain({"failures": (errors.NotFound("gone", uri="s3://b/k"),)})
-    assert json.dumps(document) == '{"failures": ["gone"]}'
+    failure = {"error": "NotFound", "uri": "s3://b/k", "message": "gone"}
+    assert json.loads(json.dumps(document)) == {"failures": [failure]}
 
 
 # -- cp: names -----------------------------------------------------------------------------------

@@ -241,19 +241,22 @@ class Client:
         if self._closed:
             raise InvalidRequest("this client is closed")
         talk = _Talk(self._transport)
+        result: Any = None
+        failure: HotshardError | None = None
         try:
-            step = operation.send(None)
             while True:
+                try:
+                    step = operation.throw(failure) if failure else operation.send(result)
+                except StopIteration as stop:
+                    value: T = stop.value
+                    return value
+                failure = None
                 try:
                     result = talk.do(step)
                 except HotshardError as error:
-                    step = operation.throw(error)
-                else:
-                    step = operation.send(result)
-        except StopIteration as stop:
-            value: T = stop.value
-            return value
+                    failure = error
         finally:
+            operation.close()
             talk.end()
 
 

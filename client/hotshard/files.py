@@ -147,16 +147,8 @@ class CachedFile(io.RawIOBase):
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
         """Set the position; it may lie beyond the end."""
         self._check_open()
-        if whence == io.SEEK_CUR:
-            offset += self._position
-        elif whence == io.SEEK_END:
-            offset += self._handle.size
-        elif whence != io.SEEK_SET:
-            raise ValueError(f"invalid whence ({whence}, should be 0, 1 or 2)")
-        if offset < 0:
-            raise InvalidRequest(f"{self.name}: negative seek position {offset}", uri=self.name)
-        self._position = offset
-        return offset
+        self._position = seeked(self.info, self._position, offset, whence)
+        return self._position
 
     def tell(self) -> int:
         """The position."""
@@ -177,6 +169,19 @@ class CachedFile(io.RawIOBase):
         if self._whole is None and ends_with_object(self._handle) and not self.closed:
             self._delta = self._handle.delta
             self._whole = self._handle.file
+
+
+def seeked(info: ObjectInfo, position: int, offset: int, whence: int) -> int:
+    """Where a seek ends."""
+    if whence == io.SEEK_CUR:
+        offset += position
+    elif whence == io.SEEK_END:
+        offset += info.size
+    elif whence != io.SEEK_SET:
+        raise ValueError(f"invalid whence ({whence}, should be 0, 1 or 2)")
+    if offset < 0:
+        raise InvalidRequest(f"{info.uri}: negative seek position {offset}", uri=info.uri)
+    return offset
 
 
 def opened(raw: CachedFile, buffering: int) -> io.BufferedReader | CachedFile:

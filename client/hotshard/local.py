@@ -4,7 +4,7 @@ Blocking: each operation borrows a conversation from a small pool and gives it b
 come; one that is broken, or still owed an answer, is closed. So threads and signal handlers never share
 one. A process that was forked leaves its parent's pool alone and begins its own.
 
-Async: one conversation for the loop, answers are matched by number.
+Async: see `hotshard.local_async`.
 
 Every descriptor that arrives goes into an OpenFile before anything else is looked at.
 """
@@ -30,7 +30,8 @@ IDLE_MAX = 32  # conversations kept for reuse
 GRACE_S = 2.0  # the server gives up first, so that its refusal says why
 _FD_BYTES = array("i").itemsize
 _ANCILLARY_BYTES = socket.CMSG_SPACE(packets.FILES_PER_PACKET * _FD_BYTES)
-_HELLO = 1
+HELLO = 1  # number of the first call
+Answer = tuple[pb.LocalReply, list[OpenFile]]
 
 
 def client_name() -> str:
@@ -78,6 +79,11 @@ def lost(path: str, error: OSError | None) -> ServerUnavailable:
     return ServerUnavailable(f"the cache server at {path} closed the connection{reason}")
 
 
+def too_large(error: OSError) -> bool:
+    """Whether a packet could not be sent because no socket buffer can hold it."""
+    return error.errno == errno.EMSGSIZE
+
+
 def receive_packet(sock: socket.socket, buffer: bytearray) -> tuple[int, list[OpenFile]]:
     """The size of the next packet, now in `buffer` (0: the server hung up), and its open files.
 
@@ -111,8 +117,8 @@ class Conversation:
     def __init__(self, path: str, timeout_s: float) -> None:
         self._path = path
         self._timeout_ms = int(timeout_s * 1000)
-        self._last = _HELLO
-        self._early: dict[int, _Answer] = {}
+        self._last = HELLO
+        self._early: dict[int, Answer] = {}
         self._buffer = bytearray(packets.PACKET_BYTES)
         self._view = memoryview(self._buffer)
         self.owed = 0
@@ -120,8 +126,8 @@ class Conversation:
         self.leaving = False
         """The server is about to go; finish here, begin the next conversation elsewhere."""
         self._socket = connected(path, timeout_s + GRACE_S)
-        self._send(packets.hello(_HELLO, client_name()))
-        reply, _ = self._await(_HELLO)
+        self._send(packets.hello(HELLO, client_name()))
+        reply, _ = self._await(HELLO)
         packets.check_hello(reply)
 
     def __del__(self) -> None:
@@ -158,11 +164,11 @@ class Conversation:
         try:
             self._socket.send(packet)
         except OSError as error:
-            if error.errno == errno.EMSGSIZE:
-                raise InvalidRequest(f"a request of {len(packet)} bytes is too large") from error
+            if too_large(error):
+                raise InvalidRequest(f"{len(packet)} bytes is too large for a request") from error
             raise lost(self._path, error) from error
 
-    def _await(self, number: int) -> "_Answer":
+    def _await(self, number: int) -> Answer:
         while True:
             try:
                 size, files = receive_packet(self._socket, self._buffer)
@@ -180,9 +186,6 @@ class Conversation:
             else:
                 packets.check_notice(reply)
                 self.leaving = True
-
-
-_Answer = tuple[pb.LocalReply, list[OpenFile]]
 
 
 class LocalTransport:

@@ -37,7 +37,7 @@ OPENS_PER_CALL = 128  # the protocol's limit
 URIS_PER_CALL = 100  # so that a reply, with a version for each, fits one packet
 CALL_BYTES = 64 << 10  # of uris in one call; the local socket takes about 200 KiB in one message
 BATCHES_AHEAD = 2  # OpenMany calls in flight: the server opens one batch while we read the other
-FETCHES_AHEAD = 16  # Fetch calls in flight
+FETCHES_AHEAD = 8  # Fetch calls in flight
 WARM_WAIT_S = 1.0  # how long the server may sit on a progress question
 WARM_RESTARTS = 5  # a job that a restarted server has forgotten is begun again this often
 

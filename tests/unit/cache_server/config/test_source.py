@@ -42,8 +42,10 @@ def test_an_empty_file_is_a_configuration(file):
 def test_three_mistakes_are_all_listed(file):
     path = file("shard_bytes: 20MiB\ngrpc: {listen: nonsense}\nlog: {levle: debug}\n")
     assert problems(path) == [
-        f"{path}: grpc.listen: should be HOST:PORT, such as 127.0.0.1:7070 or [::]:7070"
-        " (it is 'nonsense')",
+        (
+            f"{path}: grpc.listen: should be HOST:PORT, such as 127.0.0.1:7070 or [::]:7070"
+            " (it is 'nonsense')"
+        ),
         f"{path}: log.levle: unknown key; did you mean level?",
         f"{path}: shard_bytes: 20MiB should be a multiple of block_bytes (8MiB)",
     ]
@@ -266,8 +268,10 @@ documents = st.recursive(
     )
 )
 def test_any_values_give_a_configuration_or_a_list_of_mistakes(values):
+    found = ["a configuration"]
     try:
         load(None, dict(os.environ), values)
     except ConfigError as error:
-        assert error.problems
-        assert len(set(error.problems)) == len(error.problems)
+        found = error.problems
+    assert found
+    assert len(set(found)) == len(found)

@@ -37,6 +37,7 @@ CREATE TABLE shards (
   sums BLOB NOT NULL,
   generation INTEGER NOT NULL
 );
+CREATE INDEX shards_by_uri ON shards (uri);
 CREATE TABLE pins (uri TEXT PRIMARY KEY);
 CREATE TABLE facts (name TEXT PRIMARY KEY, value TEXT NOT NULL);
 """
@@ -44,6 +45,7 @@ CREATE TABLE facts (name TEXT PRIMARY KEY, value TEXT NOT NULL);
 # generation: the one in which the shard was sealed or last checked, see Disk.
 
 _LOAD_ROWS = 4096
+_CACHE_KIB = 16 << 10  # of the index by uri, whose pages are written in no order
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +91,7 @@ class Records:
     def _prepare(self) -> None:
         self._db.execute("PRAGMA journal_mode=WAL")
         self._db.execute("PRAGMA synchronous=NORMAL")
+        self._db.execute(f"PRAGMA cache_size=-{_CACHE_KIB}")
         (version,) = self._db.execute("PRAGMA user_version").fetchone()
         if version == 0:
             script = f"BEGIN; {SCHEMA} PRAGMA user_version={SCHEMA_VERSION}; COMMIT;"

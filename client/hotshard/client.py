@@ -164,6 +164,12 @@ class Client:
         """
         return self.run(many.read_many(self._ops, many.ranges(asks), return_errors=return_errors))
 
+    @overload
+    def open(self, uri: str, buffering: Literal[0]) -> CachedFile: ...
+
+    @overload
+    def open(self, uri: str, buffering: int = -1) -> "io.BufferedReader": ...
+
     def open(self, uri: str, buffering: int = -1) -> "io.BufferedReader | CachedFile":
         """A read-only file object, pinned to the version the object has now.
 

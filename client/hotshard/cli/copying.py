@@ -44,6 +44,7 @@ class Copy:
 @click.command(short_help="Copy an object or a prefix to local files.")
 @click.argument("source")
 @click.argument("target", type=click.Path())
+@click.option("-r", "--recursive", is_flag=True, help='SOURCE is a prefix, even without its "/".')
 @click.option(
     "-j",
     "--parallel",
@@ -53,12 +54,14 @@ class Copy:
     help="Files at a time.",
 )
 @click.pass_obj
-def cp(session: Session, source: str, target: str, parallel: int) -> int:
+def cp(session: Session, source: str, target: str, recursive: bool, parallel: int) -> int:
     """Copy SOURCE, an object or a prefix (ends in "/"), to the local path TARGET.
 
     An object goes to the file TARGET, or into the directory TARGET. A prefix keeps its tree below
     TARGET. Exits with 3 if some objects could not be copied; the others are there.
     """
+    if recursive and not source.endswith("/"):
+        source += "/"
     with session.connect() as cache, output.progress_bar() as bar:
         task = bar.add_task("copy", total=None, note="")
 

@@ -24,7 +24,7 @@ SERVICE = "hotshard.v1.Cache"
 class Answering(cache_pb2_grpc.CacheServicer):
     """Knows one call; the others are not of interest here."""
 
-    __abstractmethods__ = frozenset()
+    __abstractmethods__: frozenset[str] = frozenset()
 
     async def Status(self, request, context):
         return types_pb2.StatusReply(node_id="n1")

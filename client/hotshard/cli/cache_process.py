@@ -46,6 +46,7 @@ class CacheProcess:
             program: arguments of the Python that becomes the server.
         """
         os.makedirs(directory, exist_ok=True)
+        self.directory = directory
         self.cache_dir = os.path.join(directory, "cache")
         self.socket = os.path.join(directory, "s")
         self.grpc, self.admin = (f"127.0.0.1:{port}" for port in free_ports(2))

@@ -209,7 +209,7 @@ def _report(scene: Scene, passes: list[Pass], *, as_json: bool) -> None:
     wrong = [uri for each in passes for uri in each.wrong]
     objects = sum(each.objects for each in passes)
     output.print_line(
-        f"checksums: {len(wrong)} of {objects:,} objects WRONG, the first: {wrong[0]}"
+        f"checksums: WRONG BYTES in {len(wrong)} or more of {objects:,} objects: {wrong[0]}, ..."
         if wrong
         else f"checksums: all {objects:,} objects read are equal to what was uploaded"
     )

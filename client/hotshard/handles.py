@@ -155,16 +155,24 @@ class HandleTable:
 
     def opened(self, uri: str, opened: Opened, now: float) -> Handle:
         """Take in a reply about the current version of `uri`."""
-        handle = self.handles.get(uri)
+        known = self.handles.get(uri)
+        before = 0 if known is None else len(known.pieces)
+        handle = known
         if handle is None or handle.info.version != opened.info.version:
             handle = Handle(opened.info)
         handle.learn(opened.pieces)
         handle.renew(now, opened.lease_s)
         if opened.lease_s > 0:
-            self._keep(uri, handle, len(opened.pieces))
+            self._keep(uri, handle, len(handle.pieces) - before)
         else:
-            self.handles.pop(uri, None)
+            self.forget(uri)
         return handle
+
+    def forget(self, uri: str) -> None:
+        """The next use of `uri` asks the server."""
+        known = self.handles.pop(uri, None)
+        if known is not None:
+            self._files -= len(known.pieces)
 
     def clear(self) -> None:
         """Forget everything."""

@@ -63,6 +63,7 @@ def demo(keep: bool, as_json: bool, small: bool) -> int:
     for package in ("cache_server", "obstore"):
         if importlib.util.find_spec(package) is None:
             raise Failure(f"{package} is not installed", "pip install 'hotshard[demo]'")
+    _use_loopback_only()
     say = output.note if as_json else output.print_line
     with _unwinding_on_signals(), ExitStack() as stack:
         scene = set_up(stack, say, small=small)
@@ -87,6 +88,13 @@ class Scene:
     def total_bytes(self) -> int:
         """Of the dataset."""
         return sum(sample.size for sample in self.samples)
+
+
+def _use_loopback_only() -> None:
+    """Everything here is on loopback: no AWS profile, credentials or proxy is of use, some would harm."""
+    for name in list(os.environ):
+        if name.startswith("AWS_") or name.upper() in {"HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"}:
+            del os.environ[name]
 
 
 def set_up(stack: ExitStack, say: Callable[[str], None], *, small: bool) -> Scene:
@@ -129,8 +137,7 @@ def _cache_server(stack: ExitStack, directory: str, bucket: "Bucket") -> "CacheP
         "region": bucket.region,
         "addressing": "path",
     }
-    environment: dict[str, str | None] = {
-        **{name: None for name in os.environ if name.startswith("AWS_")},
+    environment = {
         "AWS_ACCESS_KEY_ID": bucket.access_key,
         "AWS_SECRET_ACCESS_KEY": bucket.secret_key,
     }

@@ -114,7 +114,7 @@ def receive_packet(sock: socket.socket, buffer: bytearray) -> tuple[int, list[Op
 class Conversation:
     """One connection, used by one operation at a time."""
 
-    def __init__(self, path: str, timeout_s: float) -> None:
+    def __init__(self, path: str, timeout_s: float, grace_s: float) -> None:
         self._path = path
         self._timeout_ms = int(timeout_s * 1000)
         self._last = HELLO
@@ -125,7 +125,7 @@ class Conversation:
         """Answers that have not been taken yet."""
         self.leaving = False
         """The server is about to go; finish here, begin the next conversation elsewhere."""
-        self._socket = connected(path, timeout_s + GRACE_S)
+        self._socket = connected(path, timeout_s + grace_s)
         self._send(packets.hello(HELLO, client_name()))
         reply, _ = self._await(HELLO)
         packets.check_hello(reply)
@@ -193,9 +193,10 @@ class LocalTransport:
 
     passes_files = True
 
-    def __init__(self, path: str, timeout_s: float) -> None:
+    def __init__(self, path: str, timeout_s: float, grace_s: float = GRACE_S) -> None:
         self._path = path
         self._timeout_s = timeout_s
+        self._grace_s = grace_s
         self._idle: deque[Conversation] = deque()
         self._pid = os.getpid()
 
@@ -212,7 +213,7 @@ class LocalTransport:
 
     def begin(self) -> Conversation:
         """A new conversation."""
-        return Conversation(self._path, self._timeout_s)
+        return Conversation(self._path, self._timeout_s, self._grace_s)
 
     def idle(self) -> Conversation | None:
         """An idle conversation, if there is one."""

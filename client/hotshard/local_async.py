@@ -31,9 +31,10 @@ PACKETS_PER_WAKE = 16  # then other callbacks of the loop have their turn
 class AsyncConversation:
     """One connection on one loop."""
 
-    def __init__(self, path: str, timeout_s: float, sock: socket.socket) -> None:
+    def __init__(self, path: str, sock: socket.socket, timeout_s: float, grace_s: float) -> None:
         self._path = path
         self._timeout_s = timeout_s
+        self._grace_s = grace_s
         self._socket = sock
         self._loop = asyncio.get_running_loop()
         self._buffer = bytearray(packets.PACKET_BYTES)
@@ -96,7 +97,7 @@ class AsyncConversation:
 
     async def _wait(self, answer: asyncio.Future[Answer]) -> Answer:
         try:
-            async with asyncio.timeout(self._timeout_s + GRACE_S):
+            async with asyncio.timeout(self._timeout_s + self._grace_s):
                 return await answer
         except TimeoutError as error:
             raise ServerUnavailable(f"the cache server at {self._path} does not answer") from error
@@ -168,9 +169,10 @@ class AsyncLocalTransport:
 
     passes_files = True
 
-    def __init__(self, path: str, timeout_s: float) -> None:
+    def __init__(self, path: str, timeout_s: float, grace_s: float = GRACE_S) -> None:
         self._path = path
         self._timeout_s = timeout_s
+        self._grace_s = grace_s
         self._home: tuple[int, object] | None = None
         self._connecting = asyncio.Lock()
         self._conversation: AsyncConversation | None = None
@@ -192,8 +194,8 @@ class AsyncLocalTransport:
             found = self.current()
             if found is not None:  # another task was quicker
                 return found
-            sock = await asyncio.to_thread(connected, self._path, self._timeout_s + GRACE_S)
-            conversation = AsyncConversation(self._path, self._timeout_s, sock)
+            sock = await asyncio.to_thread(connected, self._path, self._timeout_s + self._grace_s)
+            conversation = AsyncConversation(self._path, sock, self._timeout_s, self._grace_s)
             try:
                 await conversation.greet()
             except BaseException:

@@ -105,7 +105,7 @@ class Cache:
         file = self._store.cached_fd(shard_digest(uri, info.version, index))
         if file is None:
             return None
-        self._metrics.shard_lookup("hit")
+        self._metrics.shard_lookup("hit", min(length, size - start))
         extent = FileExtent(index * shard_bytes, size, file, 0, sealed=True)
         return Opened(info, (extent,), lease_s)
 
@@ -245,12 +245,11 @@ class Cache:
         for _ in range(FILL_ATTEMPTS):
             file = self._store.cached_fd(key.digest) or await self._store.open(key.digest)
             if file is not None:
-                self._metrics.shard_lookup("hit")
+                self._metrics.shard_lookup("hit", piece.stop - piece.start)
                 return [FileExtent(base, key.size, file, 0, sealed=True)], True
             fill = self._fill(mounted, info, key)
-            self._metrics.shard_lookup(
-                "partial" if fill.present_stop(piece.start) > piece.start else "miss"
-            )
+            found = "partial" if fill.present_stop(piece.start) > piece.start else "miss"
+            self._metrics.shard_lookup(found, piece.stop - piece.start)
             self._read_ahead(mounted, info, base + piece.start, base + piece.stop)
             try:
                 await fill.want(piece.start, piece.stop)

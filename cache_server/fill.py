@@ -41,8 +41,9 @@ class FillTools:
     geometry: Geometry
     spawn: Spawn
     """Starts a task that the server owns."""
-    on_fill: Callable[[str], None]
-    """Told of each fill's end: "sealed", "stale", "corrupt", "no_space", "failed", "dropped"."""
+    on_fill: Callable[[str, float], None]
+    """Told how each fill ended ("sealed", "stale", "corrupt", "no_space", "failed", "dropped") and after
+    how many seconds."""
 
 
 class Fill:
@@ -63,6 +64,7 @@ class Fill:
         self._tickets: dict[int, Ticket] = {}
         self._ahead = range(0)  # asked for before there was a file
         loop = asyncio.get_running_loop()
+        self._began_s = loop.time()
         self._begun: asyncio.Future[None] = loop.create_future()
         self.sealed: asyncio.Future[OpenFile] = loop.create_future()
         """The finished file, or why there will be none."""
@@ -242,18 +244,21 @@ class Fill:
             self._partial = None  # the store has disposed of it
             await self._close("no_space" if isinstance(error, NoSpace) else "corrupt", error)
         else:
-            self._tools.on_fill("sealed")
+            self._told("sealed")
             self.sealed.set_result(file)
 
     async def _close(self, outcome: str, error: Exception) -> None:
         if self.closed:
             return
-        self._tools.on_fill(outcome)
+        self._told(outcome)
         log.info("fill of %s shard %d ended: %s", self.key.uri, self.key.index, outcome)
         _fail(self.sealed, error)
         partial, self._partial = self._partial, None
         if partial is not None:
             await self._tools.store.discard(partial)
+
+    def _told(self, outcome: str) -> None:
+        self._tools.on_fill(outcome, asyncio.get_running_loop().time() - self._began_s)
 
     async def _wait(self, futures: Sequence["asyncio.Future[Any]"]) -> None:
         pending = [future for future in futures if not future.done()]

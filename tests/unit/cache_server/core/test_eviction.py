@@ -1,5 +1,6 @@
 """S3-FIFO in particular."""
 
+import gc
 import random
 import sys
 
@@ -79,6 +80,7 @@ def test_memory_per_entry():
     digests = [digest(number) for number in range(100_000)]
     for each in digests:
         policy.add(each, 102_400)
-    own = sys.getsizeof(policy._entries) + sys.getsizeof(policy._small)
+    own = sys.getsizeof(policy._entries) + sys.getsizeof(policy._small._bytes)
     ints = sum(map(sys.getsizeof, policy._entries.values()))
+    assert not gc.is_tracked(policy._entries)
     assert (own + ints) / len(digests) < 130

@@ -8,7 +8,7 @@ import pytest
 from cache_server.store.options import NoSpace
 from hotshard.core.checksum import Algorithm, Checksum, checksum
 from hotshard.core.errors import CorruptData
-from support.stores import KIB, fill, make_key, make_store
+from support.stores import KIB, fill, make_key, make_store, report_of
 
 
 async def test_a_sealed_shard_is_there_and_read_only(tmp_path):
@@ -55,7 +55,7 @@ async def test_clean_restart_keeps_shards_trusted_and_the_node_id(tmp_path):
         assert store.node_id == node_id
         assert store.contains(key.digest)
         assert store.cached_fd(key.digest) is None
-        assert store.describe(key.digest).verified
+        assert report_of(store, key).verified
         file = await store.open(key.digest)
         assert os.pread(file.fd, 1 << 20, 0) == content
         assert store.cached_fd(key.digest) is file
@@ -123,9 +123,9 @@ async def test_pinned_shards_stay(tmp_path):
         assert await store.evict("s3://b/keep/", include_pinned=False) == (0, 0)
     async with make_store(tmp_path, capacity=1 << 20) as store:
         assert store.pins == ["s3://b/keep/"]
-        assert store.describe(keep[0].digest).pinned
+        assert report_of(store, keep[0]).pinned
         assert await store.unpin("s3://b/keep/") == []
-        assert not store.describe(keep[0].digest).pinned
+        assert not report_of(store, keep[0]).pinned
         assert await store.evict("s3://b/keep/", include_pinned=False) == (4, 400 * KIB)
         assert not store.contains(keep[0].digest)
 

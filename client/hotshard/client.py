@@ -137,9 +137,9 @@ class Client:
         try:
             handle = self._handles[uri]
             file = handle.file
-            if file is not None and _monotonic() < handle.straight_until:
+            if file is not None and offset >= 0 and _monotonic() < handle.straight_until:
                 return _preadv(file.fd, (buffer,), offset)
-        except (KeyError, OSError):  # not at hand, or an offset that the long way refuses
+        except (KeyError, BufferError):  # not at hand, or not writable: see below
             pass
         count = self.run(self._ops.read_into(uri, writable(buffer), offset))
         known = self._handles.get(uri)

@@ -194,7 +194,7 @@ def measured(handle: Handle) -> bool:
     """Whether the object can be read straight from one file, looking at the file's size if need be."""
     file = handle.file
     if file is not None and not handle.straight:
-        handle.measured(os.fstat(file.fd).st_size)
+        handle.measured(file, os.fstat(file.fd).st_size)
     return handle.straight
 
 

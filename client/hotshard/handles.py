@@ -40,6 +40,7 @@ class Handle:
         "quick_until",
         "size",
         "straight",
+        "straight_file",
         "straight_until",
         "touch_at",
     )
@@ -58,7 +59,7 @@ class Handle:
         self.straight = False
         """`file` holds the object and nothing else: an offset in one is an offset in the other."""
         self.straight_until = NEVER
-        """As `quick_until`, and the kernel itself cuts reads at the end of the object."""
+        """As `quick_until`, and `straight_file` is there and the kernel itself cuts reads at its end."""
         self.pieces: tuple[Piece, ...] = ()
         """Ordered, not overlapping; not used once `file` is set."""
 
@@ -99,8 +100,9 @@ class Handle:
         self.quick_until = NEVER if self.file is None else min(self.lease_until, self.touch_at)
         self.straight_until = self.quick_until if self.straight else NEVER
 
-    def measured(self, file_bytes: int) -> None:
+    def measured(self, file: OpenFile, file_bytes: int) -> None:
         """How long `file` is."""
+        self.straight_file = file
         self.straight = self.delta == 0 and file_bytes == self.size <= READ_MAX
         self.straight_until = self.quick_until if self.straight else NEVER
 

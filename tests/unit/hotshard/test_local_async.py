@@ -38,7 +38,7 @@ async def test_a_full_socket_is_waited_for():
         async def send() -> None:
             nonlocal sent
             for _ in range(2000):
-                await conversation.submit(Stat(URI))
+                _ = await conversation.submit(Stat(URI))
                 sent += 1
 
         async with asyncio.TaskGroup() as group:
@@ -65,7 +65,7 @@ async def test_a_server_that_does_not_read_is_given_up():
     conversation = AsyncConversation("pair", ours, 0.05, 0.0)
     with theirs, pytest.raises(hotshard.ServerUnavailable, match="does not read"):
         while True:
-            await conversation.submit(Stat(URI))
+            _ = await conversation.submit(Stat(URI))
     conversation.close(hotshard.ServerUnavailable("done"))
 
 

@@ -3,6 +3,7 @@
 import os
 import socket
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -78,9 +79,15 @@ def test_a_socket_that_somebody_else_made_is_not_taken(
 
 
 def test_options_that_cannot_work():
-    for wrong in ({"timeout_s": 0.0}, {"reconnect_s": -1.0}, {"key": "k"}, {"certificate": "c"}):
+    wrongs: list[dict[str, Any]] = [
+        {"timeout_s": 0.0},
+        {"reconnect_s": -1.0},
+        {"key": "k"},
+        {"certificate": "c"},
+    ]
+    for wrong in wrongs:
         with pytest.raises(InvalidRequest):
-            Options(**wrong)  # type: ignore[arg-type]
+            Options(**wrong)
     assert Options(ca="ca").tls
     assert not Options().tls
 

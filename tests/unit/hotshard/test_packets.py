@@ -1,5 +1,7 @@
 """Calls and replies as packets: nothing a peer sends may raise anything but our own errors."""
 
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -9,7 +11,7 @@ from hotshard.core.errors import HotshardError, InternalError, PermissionDenied
 from hotshard.v1 import local_pb2 as pb
 from hotshard.wire import error_to_pb
 
-CALLS = [
+CALLS: list[tuple[Any, str]] = [
     (calls.Stat("s3://b/k"), "stat"),
     (calls.StatMany(["s3://b/k", "s3://b/l"]), "stat_many"),
     (calls.ListPage("s3://b/", recursive=True, token="t", page_size=5), "list"),

@@ -11,6 +11,7 @@ import pytest
 
 import hotshard
 from hotshard.core.errors import HotshardError
+from hotshard.options import ConnectOptions
 from support.fake_grpc import FakeGrpcServer
 from support.fake_server import FakeServer, FakeStore
 
@@ -138,8 +139,10 @@ def test_tls(store: FakeStore, certificates: Path, mutual: bool):
         [pair], certificate.read_bytes() if mutual else None, require_client_auth=mutual
     )
     with FakeGrpcServer(store, credentials) as server:
-        ours = {"certificate": str(certificate), "key": str(key)} if mutual else {}
-        with hotshard.connect(server.address, ca=str(certificate), **ours) as client:
+        options = ConnectOptions(ca=str(certificate))
+        if mutual:
+            options |= {"certificate": str(certificate), "key": str(key)}
+        with hotshard.connect(server.address, **options) as client:
             assert client.read(URI) == b"hello"
 
 

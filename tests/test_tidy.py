@@ -170,6 +170,13 @@ def test_links_between_documents_lead_somewhere(path: Path) -> None:
     assert [link for link in local if not (path.parent / link).exists()] == []
 
 
+def test_every_module_is_on_the_map() -> None:
+    words = (ROOT / "docs" / "ARCHITECTURE.md").read_text().replace(",", " ").split()
+    tops = (ROOT / "client" / "hotshard", ROOT / "cache_server")
+    modules = {path.name for top in tops for path in top.glob("*.py")} - {"__init__.py"}
+    assert modules - set(words) == set()
+
+
 def test_make_has_few_verbs_and_lists_them_all() -> None:
     text = (ROOT / "Makefile").read_text()
     verbs = re.findall(r"^([a-z][\w-]*):", text, re.MULTILINE)

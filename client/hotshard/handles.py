@@ -22,7 +22,7 @@ from hotshard.openfile import OpenFile
 SEALED_PIECES_MAX = 128  # per object; beyond, the oldest is asked for again when it is needed
 PARTIAL_PIECES_MAX = 4  # their files may hold the server's memory, so few are kept
 TOUCH_PERIOD_S = 1.0  # how often a reuse is noted for the eviction policy
-TOUCHED_MAX = 512  # reuses waiting to be told; further ones are dropped, they are hints
+TOUCHED_MAX = 100  # reuses waiting to be told, as many as one call takes; more are dropped
 RECOUNT_PERIOD = 64  # opens between two exact counts of the files in a table
 READ_MAX = 0x7FFFF000  # most that one read call of Linux returns
 NEVER = float("-inf")

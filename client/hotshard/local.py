@@ -126,7 +126,10 @@ class Conversation:
         self.leaving = False
         """The server is about to go; finish here, begin the next conversation elsewhere."""
         self._socket = connected(path, timeout_s + grace_s)
-        self._send(packets.hello(HELLO, client_name()))
+        with suppress(
+            ServerUnavailable
+        ):  # a server that refuses us hangs up; its reason can be read
+            self._send(packets.hello(HELLO, client_name()))
         reply, _ = self._await(HELLO)
         packets.check_hello(reply)
 

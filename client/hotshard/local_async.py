@@ -53,7 +53,10 @@ class AsyncConversation:
     async def greet(self) -> None:
         """The first exchange."""
         answer = self._answers[HELLO] = self._loop.create_future()
-        await self._send(packets.hello(HELLO, client_name()))
+        with suppress(
+            ServerUnavailable
+        ):  # a server that refuses us hangs up; its reason can be read
+            await self._send(packets.hello(HELLO, client_name()))
         reply, _ = await self._wait(answer)
         packets.check_hello(reply)
 
@@ -114,9 +117,8 @@ class AsyncConversation:
                         raise InvalidRequest(
                             f"{len(packet)} bytes is too large for a request"
                         ) from error
-                    failure = lost(self._path, error)
-                    self.close(failure)
-                    raise failure from error
+                    self.usable = False  # the reader finds what was said last, and closes
+                    raise lost(self._path, error) from error
                 else:
                     return
 

@@ -170,6 +170,26 @@ def test_a_socket_that_is_not_ours_to_open(server: FakeServer):
         os.seteuid(ours)
 
 
+def test_a_server_that_refuses_us_says_why(server: FakeServer):
+    server.unwelcome = hotshard.PermissionDenied("uid 7 is not allowed")
+    for _ in range(20):  # it hangs up before or after we have said hello
+        with pytest.raises(hotshard.PermissionDenied, match="uid 7"):
+            hotshard.connect(server.address)
+
+
+def test_a_server_with_too_many_connections_is_tried_again(
+    client: hotshard.Client, server: FakeServer
+):
+    server.store.put(URI, b"hello")
+    client._transport.hang_up()
+    server.unwelcome = hotshard.Overloaded("full", retry_after_s=0.01)
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(client.read, URI)
+        assert server.turned_away.wait(10)
+        server.unwelcome = None
+        assert waiting.result() == b"hello"
+
+
 def test_the_server_was_killed_and_restarted(client: hotshard.Client, server: FakeServer):
     names = uris(server.store, 10)
     assert number(client.read(names[0])) == 0

@@ -29,6 +29,14 @@ async def test_silence_ends(server: FakeServer, store: FakeStore):
     await transport.hang_up()
 
 
+async def test_a_server_that_refuses_us_says_why(server: FakeServer):
+    server.unwelcome = hotshard.PermissionDenied("uid 7 is not allowed")
+    for _ in range(20):  # it hangs up before or after we have said hello
+        with pytest.raises(hotshard.PermissionDenied, match="uid 7"):
+            async with hotshard.aio.connect(server.address):
+                raise AssertionError
+
+
 async def test_a_full_socket_is_waited_for():
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     conversation = AsyncConversation("pair", ours, 5.0, 1.0)

@@ -91,9 +91,10 @@ def receive_packet(sock: socket.socket, buffer: bytearray) -> tuple[int, list[Op
         OSError: as recvmsg does.
         InternalError: part of it is missing.
     """
-    size, ancillary, flags, _ = sock.recvmsg_into(
-        (buffer,), _ANCILLARY_BYTES, socket.MSG_CMSG_CLOEXEC
-    )
+    try:
+        size, ancillary, flags, _ = _recvmsg(sock, buffer)
+    except ConnectionResetError:  # overtakes what was sent before it, and is reported once
+        size, ancillary, flags, _ = _recvmsg(sock, buffer)
     files: list[OpenFile] = []
     for level, kind, data in ancillary:
         if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
@@ -109,6 +110,12 @@ def receive_packet(sock: socket.socket, buffer: bytearray) -> tuple[int, list[Op
     if flags & socket.MSG_TRUNC:
         raise InternalError(f"the server sent a packet of more than {len(buffer)} bytes")
     return size, files
+
+
+def _recvmsg(
+    sock: socket.socket, buffer: bytearray
+) -> tuple[int, list[tuple[int, int, bytes]], int, Any]:
+    return sock.recvmsg_into((buffer,), _ANCILLARY_BYTES, socket.MSG_CMSG_CLOEXEC)
 
 
 class Conversation:

@@ -222,6 +222,7 @@ class FakeServer:
         """As the kernel does when the process dies: everything hangs up; the socket's file stays."""
         if self._listener is not None:
             self._listener.shutdown(socket.SHUT_RDWR)
+            self._threads.pop(0).join()  # it accepts no more, so all connections are known
             self._listener.close()
             self._listener = None
         with self._lock:

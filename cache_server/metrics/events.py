@@ -143,9 +143,9 @@ class Metrics:
         self, origin: str, verb: str, outcome: str, seconds: float, payload_bytes: int
     ) -> None:
         """An origin was asked by one of VERBS, with one of ORIGIN_OUTCOMES."""
-        self._origin_requests.labels(origin, verb, outcome).inc()
-        self._origin_seconds.labels(origin, verb).observe(seconds)
-        self._origin_bytes.labels(origin).inc(payload_bytes)
+        self._origin_request_children[origin, verb, outcome].inc()
+        self._origin_second_children[origin, verb].observe(seconds)
+        self._origin_byte_children[origin].inc(payload_bytes)
 
     # -- the store ---------------------------------------------------------------------------------
 
@@ -224,7 +224,7 @@ class Metrics:
             self._fills.labels(outcome)
 
     def _make_origin_metrics(self, registry: CollectorRegistry, origins: Iterable[str]) -> None:
-        self._origin_requests = _counter(
+        requests = _counter(
             registry,
             "origin_requests",
             "Requests to origins; each try counts.",
@@ -232,7 +232,7 @@ class Metrics:
             "verb",
             "outcome",
         )
-        self._origin_seconds = _histogram(
+        seconds = _histogram(
             registry,
             "origin_request_duration_seconds",
             "Time of one try of a request to an origin.",
@@ -240,15 +240,20 @@ class Metrics:
             "origin",
             "verb",
         )
-        self._origin_bytes = _counter(
+        received = _counter(
             registry, "origin_received_bytes", "Payload received from origins.", "origin"
         )
-        for origin in origins:
-            self._origin_bytes.labels(origin)
-            for verb in VERBS:
-                self._origin_seconds.labels(origin, verb)
-                for outcome in ORIGIN_OUTCOMES:
-                    self._origin_requests.labels(origin, verb, outcome)
+        names = list(origins)
+        self._origin_request_children = {
+            (origin, verb, outcome): requests.labels(origin, verb, outcome)
+            for origin in names
+            for verb in VERBS
+            for outcome in ORIGIN_OUTCOMES
+        }
+        self._origin_second_children = {
+            (origin, verb): seconds.labels(origin, verb) for origin in names for verb in VERBS
+        }
+        self._origin_byte_children = {origin: received.labels(origin) for origin in names}
 
     def _make_store_metrics(self, registry: CollectorRegistry) -> None:
         self._sealed_shards = _counter(registry, "sealed_shards", "Shards sealed.")

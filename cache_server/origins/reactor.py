@@ -15,6 +15,8 @@ from typing import Any, Generic, TypeVar
 
 import uvloop
 
+from cache_server.flight import settled
+
 T = TypeVar("T")
 
 
@@ -69,7 +71,7 @@ class Reactor:
         self._ready.wait()
 
     async def close(self) -> None:
-        """Cancel what runs, and wait for the end of the thread; idempotent."""
+        """Cancel what runs, and wait for the end of the thread; idempotent. Then run nothing more."""
         if self._ready.is_set():
             self.call(self._stopping.set)
             await asyncio.get_running_loop().run_in_executor(None, self._thread.join)
@@ -81,22 +83,23 @@ class Reactor:
 
     async def run(self, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
         """Run a coroutine over there; when cancelled, cancel it and wait until it has ended."""
-        job = _Job(work, self._caller.create_future())
+        job: _Job[T] = _Job(work, self._caller.create_future())
         self.in_flight += 1
         self._inbox.append(job)
         if not self._inbox_told:
             self._inbox_told = True
             self._loop.call_soon_threadsafe(self._take_in)
         try:
-            return await asyncio.shield(job.outcome)
+            await settled(job.outcome)
         except asyncio.CancelledError:
             self.call(job.cancel)
             while not job.outcome.done():
                 with contextlib.suppress(asyncio.CancelledError):
-                    await asyncio.wait([job.outcome])
+                    await settled(job.outcome)
             if not job.outcome.cancelled():
                 job.outcome.exception()  # looked at, so that asyncio does not warn of it
             raise
+        return job.outcome.result()
 
     # -- on the caller's loop --------------------------------------------------------------------
 

@@ -60,7 +60,8 @@ __all__ = ["S3Options", "S3Origin"]
 
 _PAGE_MAX = 1000  # S3's own limit
 _RETRY_AFTER_S_MAX = 30.0  # who asks for a longer pause is down; say so at once
-_REACTORS_MAX = 2
+# At least two, so that a disk that makes one wait does not stop all; each carries 2 to 3 GB/s.
+_REACTORS_MIN, _REACTORS_MAX = 2, 8
 _WRITERS = 4  # threads that write what came through aiobotocore
 T = TypeVar("T")
 
@@ -204,6 +205,8 @@ class S3Origin:
 
     async def _on_engine(self, verb: str, request: Callable[[Engine], Coroutine[Any, Any, T]]) -> T:
         async with self._slots[verb]:
+            if not self._engines:
+                raise OriginUnavailable(f"{self.prefix} is closed", uri=self.prefix)
             # The least busy; the first of equals, so that a few requests keep to warm connections.
             reactor = min(self._reactors, key=lambda reactor: reactor.in_flight)
             engine = self._engines[self._reactors.index(reactor)]
@@ -305,7 +308,8 @@ class S3Origin:
 
 
 def _reactor_count() -> int:
-    return min(_REACTORS_MAX, len(os.sched_getaffinity(0)))
+    cpus = len(os.sched_getaffinity(0))
+    return min(_REACTORS_MAX, max(_REACTORS_MIN, cpus // 4))
 
 
 def _verified(want: Want, fetched: Fetched) -> Fetched:

@@ -18,7 +18,8 @@ ReadInto = Callable[[str, Buffer, int], int]
 """(uri, buffer, offset) -> bytes read; fills as much of the buffer as the object has."""
 
 _SLOWER = 4
-_SLOWER_AT_LEAST_S = 1e-3
+_READ_SLOWER_S = 1e-3  # at least; beyond what a busy machine adds by itself
+_CALL_SLOWER_S = 0.5  # the same for calls that read a lot
 
 
 class Sabotage(StrEnum):
@@ -26,7 +27,7 @@ class Sabotage(StrEnum):
 
     NONE = "none"
     SLOW = "slow"
-    """Every call takes four times as long, and at least a millisecond more."""
+    """Every call takes four times as long; a read at least 1 ms more, a call for many at least 0.5 s."""
     FLIP = "flip"
     """The first byte of everything read is wrong."""
     FAT = "fat"
@@ -34,12 +35,14 @@ class Sabotage(StrEnum):
 
     def wrap(self, call: Callable[P, R]) -> Callable[P, R]:
         """A call that reads nothing itself: it can only be slow."""
-        return _slow(call) if self is Sabotage.SLOW else call
+        return _slow(call, _CALL_SLOWER_S) if self is Sabotage.SLOW else call
 
     def wrap_into(self, read: Callable[P, int]) -> Callable[P, int]:
         """A read into the caller's buffer; its last two arguments are buffer and offset."""
+        if self is Sabotage.SLOW:
+            return _slow(read, _READ_SLOWER_S)
         if self is not Sabotage.FLIP:
-            return self.wrap(read)
+            return read
 
         def flipped(*args: P.args, **kwargs: P.kwargs) -> int:
             count = read(*args, **kwargs)
@@ -61,12 +64,12 @@ class Sabotage(StrEnum):
         return flipped
 
 
-def _slow(call: Callable[P, R]) -> Callable[P, R]:
+def _slow(call: Callable[P, R], least_s: float) -> Callable[P, R]:
     def slowed(*args: P.args, **kwargs: P.kwargs) -> R:
         begun = time.perf_counter()
         result = call(*args, **kwargs)
         took = time.perf_counter() - begun
-        time.sleep(max(_SLOWER_AT_LEAST_S, (_SLOWER - 1) * took))
+        time.sleep(max(least_s, (_SLOWER - 1) * took))
         return result
 
     return slowed

@@ -56,13 +56,14 @@ def _open_small(bench: Bench) -> Iterator[Sides]:
 
 def _small(remote: Remote, sabotage: Sabotage) -> Measured:
     """What an epoch's first pass does: list the prefix, then read every object once, in batches."""
-    settings = {"fetch": {"concurrency": _IN_FLIGHT}}
+    prefix, settings = remote.place.prefix, {"fetch": {"concurrency": _IN_FLIGHT}}
     with remote.cold_node(**settings) as node, connect(node) as client:
         read_many = sabotage.wrap_bytes(client.read_many)
+        list_uris = sabotage.wrap(lambda: [entry.uri for entry in client.list(prefix)])
         back_memory(_memory_for(remote))
         cost = Cost({"server": node.pid})
         with cost:
-            uris = [entry.uri for entry in client.list(remote.place.prefix)]
+            uris = list_uris()
         data = remote.place.data
         if uris != remote.place.uris():
             raise BenchError(f"the listing has {len(uris)} names, {data.count} were uploaded")

@@ -10,7 +10,7 @@ import tempfile
 import click
 from rich.console import Console
 
-from benchmarks import results, terminal
+from benchmarks import report, results, terminal
 from benchmarks.bench import SEED, Bench, Scale
 from benchmarks.compare import compare
 from benchmarks.results import BenchError, RowResult
@@ -95,6 +95,17 @@ def compare_files(before: str, after: str) -> None:
         raise click.UsageError("the two files have no row in common")
     terminal.show_changes(Console(), changes)
     sys.exit(BROKEN if any(each.verdict is Verdict.WORSE for each in changes) else 0)
+
+
+@main.command("report")
+@click.argument("files", nargs=-1, required=True, type=click.Path(exists=True, dir_okay=False))
+@click.option("--output", "-o", default="report.html", show_default=True, help="The HTML file.")
+def write_report(files: tuple[str, ...], output: str) -> None:
+    """Write the results of one or more files as one HTML page with plots."""
+    page = report.html([row for path in files for row in _load(path)])
+    with open(output, "w", encoding="utf-8") as file:
+        file.write(page)
+    click.echo(output)
 
 
 def _load(path: str) -> list[RowResult]:

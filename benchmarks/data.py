@@ -17,6 +17,7 @@ import xxhash
 from benchmarks.results import WrongBytes
 
 PAGE = 4096
+Bytes = bytes | bytearray | memoryview
 _STAMP = struct.Struct("<QQ")
 _WRITE_BYTES = 1 << 20
 
@@ -53,15 +54,15 @@ class DataSet:
         for offset in range(0, self.object_bytes, _WRITE_BYTES):
             yield self.content(index, offset, _WRITE_BYTES)
 
-    def check(self, index: int, offset: int, data: bytes | bytearray | memoryview) -> None:
-        """Compare what was read at `offset` of an object with what is there.
+    def check(self, index: int, offset: int, length: int, got: Bytes) -> None:
+        """Compare the answer to a read of `length` bytes at `offset` with what is there.
 
         Raises:
-            WrongBytes: it differs.
+            WrongBytes: it differs, or is too short.
         """
-        expected = self.content(index, offset, len(data))
-        if len(expected) != len(data) or digest(expected) != digest(data):
-            raise WrongBytes(f"object {self.name(index)} at {offset}, {len(data)} bytes")
+        if digest(got) != digest(self.content(index, offset, length)):
+            where = f"object {self.name(index)}, {length} bytes at {offset}"
+            raise WrongBytes(f"{where}: {len(got)} bytes came that are not what was written")
 
     def write(self, directory: str) -> None:
         """Put the whole set below a directory."""
@@ -72,7 +73,7 @@ class DataSet:
                 file.writelines(self.pieces(index))
 
 
-def digest(data: bytes | bytearray | memoryview) -> int:
+def digest(data: Bytes) -> int:
     """The checksum bodies are compared by."""
     return xxhash.xxh3_64_intdigest(data)
 

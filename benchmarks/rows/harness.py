@@ -41,7 +41,7 @@ def _open(bench: Bench) -> Iterator[Sides]:
                 read_into("", buffer, offset)
         for offset in offsets[:100]:
             count = read_into("", buffer, offset)
-            data.check(0, offset, memoryview(buffer)[:count])
+            data.check(0, offset, _READ_BYTES, memoryview(buffer)[:count])
         done = len(offsets) * _READ_BYTES
         return Measured(done / cost.seconds / 1e9, cost.seconds, done, len(offsets), cost.cpu_s)
 

@@ -4,11 +4,23 @@ An origin serves the objects below one `prefix`. It knows nothing of shards or c
 bytes of one range straight into a file: payload does not pass through the event loop.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
 from hotshard.core.checksum import Algorithm, Checksum
 from hotshard.core.objects import ObjectInfo
+
+OnRequest = Callable[[str, str, float, int], None]
+"""Told of each request to the origin, on the loop: verb (GET, HEAD, LIST), outcome, seconds, payload bytes.
+
+The outcome is "ok", "retry" (failed, and was or might have been tried again), "cancelled", or the code of
+the error in lower case (hotshard.core.errors.code_name): "not_found", "stale", ...
+"""
+
+
+def ignore_request(verb: str, outcome: str, seconds: float, payload_bytes: int) -> None:
+    """An OnRequest for those who do not count."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,8 +89,11 @@ class Origin(Protocol):
     async def fetch(self, want: Want, target: Target) -> Fetched:
         """Write the wanted range of exactly that version into the target file.
 
+        When it has returned or raised (cancellation included), nothing writes to the target any more.
+
         Raises:
             StaleObject: the origin holds another version by now, or none.
+            OSError: the target could not be written (not a HotshardError; its errno says why).
         """
 
     async def close(self) -> None:

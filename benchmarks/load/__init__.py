@@ -1,0 +1,1 @@
+"""The load generator: seeded workloads, targets, open and closed loops, client processes."""

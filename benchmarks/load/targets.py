@@ -1,0 +1,71 @@
+"""What a load is put on, behind one call.
+
+A target's description is plain data, so that it can be sent to a client process and opened there.
+"""
+
+import os
+from dataclasses import dataclass
+from typing import Protocol
+
+from benchmarks.sabotage import Buffer, ReadInto, Sabotage
+
+
+class Target(Protocol):
+    """Something that has the data set."""
+
+    def read_into(self, uri: str, buffer: Buffer, offset: int) -> int:
+        """Fill the buffer from `offset` of an object on; the number of bytes there were."""
+
+    def close(self) -> None:
+        """Give everything up."""
+
+
+class TargetSpec(Protocol):
+    """How to get one; picklable."""
+
+    def open(self) -> Target:
+        """Connect."""
+
+
+@dataclass(frozen=True, slots=True)
+class Files:
+    """Plain files: the limit of the machine."""
+
+    def open(self) -> Target:
+        """Files are opened at their first read."""
+        return _OpenFiles()
+
+
+class _OpenFiles:
+    """Keeps every file open, as a loader that knows its files would."""
+
+    def __init__(self) -> None:
+        self._fds: dict[str, int] = {}
+
+    def read_into(self, uri: str, buffer: Buffer, offset: int) -> int:
+        fd = self._fds.get(uri)
+        if fd is None:
+            fd = self._fds[uri] = os.open(uri.removeprefix("file://"), os.O_RDONLY)
+        return os.preadv(fd, [buffer], offset)
+
+    def close(self) -> None:
+        while self._fds:
+            os.close(self._fds.popitem()[1])
+
+
+@dataclass(frozen=True, slots=True)
+class Sabotaged:
+    """A target that is slow or wrong on purpose."""
+
+    inner: TargetSpec
+    sabotage: Sabotage
+
+    def open(self) -> Target:
+        """Open the inner one and spoil its reads."""
+        return _Spoiled(self.inner.open(), self.sabotage)
+
+
+class _Spoiled:
+    def __init__(self, inner: Target, sabotage: Sabotage) -> None:
+        self.read_into: ReadInto = sabotage.wrap_into(inner.read_into)
+        self.close = inner.close

@@ -1,0 +1,135 @@
+"""A real cache server of its own, as a subprocess, for one row.
+
+`python -m cache_server` with a configuration file, a cache directory and a socket below the row's
+directory, and free ports on 127.0.0.1. The kernel kills it when the benchmark dies.
+"""
+
+import contextlib
+import http.client
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from benchmarks.results import BenchError
+
+_READY_S = 30.0
+_STOP_S = 30.0
+_POLL_S = 0.02
+# Asks the kernel to kill the process with its parent, then becomes the server. Not a preexec_fn: those
+# run between fork and exec of a process that has threads.
+_LAUNCHER = """
+import ctypes, os, signal, sys
+ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG, survives exec
+if os.getppid() == int(sys.argv[1]):
+    os.execv(sys.executable, [sys.executable, "-m", "cache_server", *sys.argv[2:]])
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """A running server."""
+
+    pid: int
+    cache_dir: str
+    socket_path: str
+    grpc_address: str
+
+
+@contextlib.contextmanager
+def cache_node(
+    directory: str,
+    origins: Sequence[Mapping[str, object]],
+    *,
+    environment: Mapping[str, str] | None = None,
+    **settings: object,
+) -> Iterator[Node]:
+    """Start a server over some origins, with further configuration keys; stop it at the end.
+
+    Raises:
+        BenchError: it does not come up; with the end of its log.
+    """
+    os.makedirs(directory)
+    grpc_port, admin_port = _free_ports(2)
+    cache_dir = os.path.join(directory, "cache")
+    socket_path = os.path.join(directory, "s")
+    config: dict[str, Any] = {
+        "origins": list(origins),
+        "cache_dirs": [{"path": cache_dir}],
+        "grpc": {"listen": f"127.0.0.1:{grpc_port}"},
+        "admin": {"listen": f"127.0.0.1:{admin_port}"},
+        "local_socket": {"path": socket_path},
+        "log": {"level": "warning"},
+        **settings,
+    }
+    config_path = os.path.join(directory, "config.yaml")
+    with open(config_path, "w", encoding="utf-8") as file:
+        json.dump(config, file)  # JSON is YAML
+    log_path = os.path.join(directory, "log")
+    with open(log_path, "wb") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-c", _LAUNCHER, str(os.getpid()), "--config", config_path],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            env={**os.environ, **(environment or {})},
+            start_new_session=True,
+        )
+    try:
+        _wait_ready(process, admin_port, log_path)
+        yield Node(process.pid, cache_dir, socket_path, f"127.0.0.1:{grpc_port}")
+        if process.poll() is not None:
+            raise BenchError(f"the cache server died:\n{_tail(log_path)}")
+    finally:
+        _stop(process)
+
+
+def _wait_ready(process: "subprocess.Popen[bytes]", admin_port: int, log_path: str) -> None:
+    deadline = time.monotonic() + _READY_S
+    while not _is_ready(admin_port):
+        if process.poll() is not None or time.monotonic() > deadline:
+            raise BenchError(f"the cache server did not come up:\n{_tail(log_path)}")
+        time.sleep(_POLL_S)
+
+
+def _is_ready(admin_port: int) -> bool:
+    connection = http.client.HTTPConnection("127.0.0.1", admin_port, timeout=1)
+    try:
+        connection.request("GET", "/readyz")
+        return connection.getresponse().status == http.HTTPStatus.OK
+    except (OSError, http.client.HTTPException):
+        return False
+    finally:
+        connection.close()
+
+
+def _stop(process: "subprocess.Popen[bytes]") -> None:
+    if process.poll() is None:
+        process.send_signal(signal.SIGTERM)
+        try:
+            process.wait(_STOP_S)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+            raise BenchError(f"the cache server ignored SIGTERM for {_STOP_S:.0f} s") from None
+
+
+def _tail(path: str) -> str:
+    with open(path, encoding="utf-8", errors="replace") as file:
+        return "".join(file.readlines()[-20:])
+
+
+def _free_ports(count: int) -> list[int]:
+    with contextlib.ExitStack() as stack:
+        ports = []
+        for _ in range(count):
+            probe = stack.enter_context(socket.socket())
+            probe.bind(("127.0.0.1", 0))
+            ports.append(probe.getsockname()[1])
+        return ports

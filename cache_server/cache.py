@@ -1,0 +1,434 @@
+"""The read path, top to bottom.
+
+    open(uri, range)
+      catalog    which version is current?              (memory, else one HEAD, shared)
+      for each shard the range touches:
+        store      sealed here?                         -> the whole file, good for ever
+        fill       being filled, or to be filled?       -> wait for the blocks of the range
+        transient  no disk takes it?                    -> the block, in memory
+      -> open files and where in them the range lies
+
+`open_now` is the same for what needs no waiting: description fresh, shard sealed, descriptor open. It
+makes no system call, so the local socket answers from its reader callback.
+
+Payload never passes through here: callers get descriptors. Nothing here trusts that a shard it saw a
+moment ago is still there; a shard that vanished, or failed its check, is simply filled again.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from itertools import islice
+
+from cache_server.catalog import Catalog
+from cache_server.core.readahead import Streams
+from cache_server.fill import Fill, FillTools
+from cache_server.origins.origin import ListPage
+from cache_server.origins.table import Mounted, OriginTable
+from cache_server.recent import Recent
+from cache_server.store.shard import ShardKey
+from cache_server.store.store import NoSpace, ShardReport
+from cache_server.transient import Transient
+from hotshard.core.blocks import Piece, shard_digest
+from hotshard.core.errors import CorruptData, HotshardError, NotFound, StaleObject
+from hotshard.core.objects import ObjectInfo
+from hotshard.openfile import OpenFile
+
+log = logging.getLogger(__name__)
+
+SHARDS_PER_OPEN = 4  # what one reply may cover at most: 1 GiB, as 4 descriptors
+BLOCKS_IN_MEMORY_PER_OPEN = 2  # what one reply may take of the memory budget
+FILL_ATTEMPTS = 3  # a fill that ends in corrupt data, or loses its disk, is tried again
+STREAMS_OBJECTS = 4096  # objects whose readers' positions are remembered
+WINDOW_BLOCKS_MAX = 8
+PARTIAL_SHARE = 4  # idle partial shards may hold 1/4 of the capacity
+
+
+@dataclass(frozen=True, slots=True)
+class FileExtent:
+    """[object_offset, object_offset + length) of the object lies in `file` at `file_offset`."""
+
+    object_offset: int
+    length: int
+    file: OpenFile
+    file_offset: int
+    sealed: bool
+    """The file is a whole sealed shard: all of it stays valid for as long as it is held open."""
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """The answer to an open."""
+
+    info: ObjectInfo
+    extents: tuple[FileExtent, ...]
+    """In object order, without gaps, the first one holding the offset asked for. May end before the
+    range does, but is never empty for a range that has bytes. Empty for an empty range."""
+    lease_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """A request for [offset, offset + length) of one object."""
+
+    uri: str
+    version: str
+    """Empty: the current one."""
+    offset: int
+    length: int
+
+
+@dataclass(frozen=True, slots=True)
+class ShardState:
+    """Where one shard stands."""
+
+    key: ShardKey
+    state: str
+    """ "absent", "partial" or "sealed"."""
+    present_bytes: int
+    disk: str
+    pinned: bool
+    verified: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """What is known of an object."""
+
+    info: ObjectInfo
+    origin: str
+    metadata_age_s: float
+    lease_s: float
+    shards: list[ShardState]
+    last_miss: str
+
+
+class Cache:
+    """The cache of one node. Use from the event loop only."""
+
+    def __init__(
+        self,
+        table: OriginTable,
+        catalog: Catalog,
+        transient: Transient,
+        tools: FillTools,
+        on_lookup: Callable[[str], None],
+    ) -> None:
+        self._table = table
+        self._catalog = catalog
+        self._transient = transient
+        self._tools = tools
+        self._store = tools.store
+        self._geometry = tools.geometry
+        self._on_lookup = on_lookup
+        self._fills: dict[bytes, Fill] = {}
+        self._filling_bytes = 0
+        self._streams: Recent[str, Streams] = Recent(STREAMS_OBJECTS)
+        self._misses: Recent[str, str] = Recent(STREAMS_OBJECTS)
+
+    # -- descriptions ------------------------------------------------------------------------------
+
+    async def stat(self, uri: str) -> ObjectInfo:
+        """Describe an object."""
+        return await self._catalog.stat(uri)
+
+    async def stat_many(self, uris: Sequence[str]) -> list[ObjectInfo | HotshardError]:
+        """Describe objects, each answer an object or its error."""
+        return await self._catalog.stat_many(uris)
+
+    async def list_page(
+        self, prefix: str, *, recursive: bool, token: str, page_size: int
+    ) -> ListPage:
+        """One page of a listing."""
+        return await self._catalog.list_page(
+            prefix, recursive=recursive, token=token, page_size=page_size
+        )
+
+    # -- the read path -----------------------------------------------------------------------------
+
+    def open_now(self, uri: str, version: str, offset: int, length: int) -> Opened | None:
+        """Answer from memory, or None: use `open`."""
+        fresh = self._catalog.fresh(uri)
+        if fresh is None:
+            return None
+        info, lease_s = fresh
+        if version and version != info.version:
+            return None
+        shard_bytes = self._geometry.shard_bytes
+        index, start = divmod(offset, shard_bytes)
+        size = min(shard_bytes, info.size - index * shard_bytes)
+        if start >= size or min(start + length, info.size - index * shard_bytes) > size:
+            return None
+        file = self._store.cached_fd(shard_digest(uri, info.version, index))
+        if file is None:
+            return None
+        self._on_lookup("hit")
+        extent = FileExtent(index * shard_bytes, size, file, 0, sealed=True)
+        return Opened(info, (extent,), lease_s)
+
+    async def open(self, uri: str, version: str, offset: int, length: int) -> Opened:
+        """Open a range of an object; returns when (the beginning of) the range is present.
+
+        Raises:
+            StaleObject: `version` was asked for and the origin has another one.
+            HotshardError: as the origin says.
+        """
+        mounted, address = self._table.of(uri)
+        info = await self._catalog.stat(address.uri, pinned=version)
+        if version and version != info.version:
+            raise StaleObject(f"{info.uri} changed: version {version} is gone", uri=info.uri)
+        pieces = islice(self._geometry.pieces(info.size, offset, length), SHARDS_PER_OPEN)
+        extents: list[FileExtent] = []
+        try:
+            for piece in pieces:
+                found, whole_piece = await self._extents(mounted, info, piece)
+                extents += found
+                if not whole_piece:
+                    break
+        except StaleObject:
+            # What we knew is out of date: the next open must see the new version.
+            self._catalog.forget(info.uri)
+            raise
+        return Opened(info, tuple(extents), self._catalog.lease_s(info.uri))
+
+    async def open_many(self, asks: Sequence[Ask]) -> list[Opened | HotshardError]:
+        """Open several small objects at once, each answer an opening or its error."""
+        answers: list[Opened | HotshardError | None] = [
+            self.open_now(ask.uri, ask.version, ask.offset, ask.length) for ask in asks
+        ]
+        cold = [i for i, answer in enumerate(answers) if answer is None]
+        if cold:
+            await self._open_descriptors([asks[i] for i in cold])
+        async with asyncio.TaskGroup() as group:
+            for i in cold:
+                ask = asks[i]
+                answers[i] = self.open_now(ask.uri, ask.version, ask.offset, ask.length)
+                if answers[i] is None:
+                    group.create_task(self._open_into(answers, i, ask))
+        return [a if a is not None else NotFound("not answered") for a in answers]
+
+    def touch(self, uris: Iterable[str]) -> None:
+        """These objects were read again without asking us: recency for the eviction policy."""
+        for uri in uris:
+            info = self._catalog.known(uri)
+            if info is not None:
+                for index in range(min(self._geometry.shard_count(info.size), SHARDS_PER_OPEN)):
+                    self._store.touch(shard_digest(uri, info.version, index))
+
+    # -- residency, for warm-up --------------------------------------------------------------------
+
+    async def make_resident(self, info: ObjectInfo) -> None:
+        """Have every shard of an object sealed on this node, behind all demand.
+
+        Raises:
+            HotshardError: why it cannot be; NoSpace when no disk takes it.
+        """
+        mounted, _ = self._table.of(info.uri)
+        for index in range(self._geometry.shard_count(info.size)):
+            key = ShardKey.of(info, index, self._geometry)
+            if not self._store.contains(key.digest):
+                fill = self._fill(mounted, info, key)
+                try:
+                    await fill.want(0, key.size, demand=False)
+                except StaleObject:
+                    self._catalog.forget(info.uri)
+                    raise
+                await asyncio.wait([fill.sealed])
+                fill.sealed.result()
+
+    def shard_keys(self, info: ObjectInfo) -> list[ShardKey]:
+        """The shards of an object."""
+        count = self._geometry.shard_count(info.size)
+        return [ShardKey.of(info, index, self._geometry) for index in range(count)]
+
+    def is_sealed(self, digest: bytes) -> bool:
+        """Whether this shard is sealed on this node."""
+        return self._store.contains(digest)
+
+    # -- operators ---------------------------------------------------------------------------------
+
+    async def pin(self, uri: str) -> list[str]:
+        """Keep an object, or all below a prefix, from being evicted; return all pins."""
+        _, address = self._table.of(uri)
+        return await self._store.pin(address.uri)
+
+    async def unpin(self, uri: str) -> list[str]:
+        """Lift a pin; return all pins that are left."""
+        _, address = self._table.of(uri)
+        return await self._store.unpin(address.uri)
+
+    async def evict(self, uri: str, *, include_pinned: bool = False) -> tuple[int, int]:
+        """Drop what is cached of an object or prefix; return shards and bytes."""
+        _, address = self._table.of(uri)
+        below = address.uri if address.is_prefix else ""
+        for fill in list(self._fills.values()):
+            named = fill.key.uri.startswith(below) if below else fill.key.uri == address.uri
+            if named and fill.idle:
+                await fill.drop()
+        return await self._store.evict(address.uri, include_pinned=include_pinned)
+
+    async def invalidate(self, uri: str) -> int:
+        """Forget descriptions and listings of an object or prefix; return how many."""
+        _, address = self._table.of(uri)
+        return self._catalog.forget(address.uri)
+
+    async def explain(self, uri: str) -> Explanation:
+        """Say what is known of an object and where it is."""
+        mounted, address = self._table.of(uri)
+        info = await self._catalog.stat(address.uri)
+        return Explanation(
+            info=info,
+            origin=mounted.origin.prefix,
+            metadata_age_s=self._catalog.age_s(info.uri),
+            lease_s=self._catalog.lease_s(info.uri),
+            shards=[self._shard_state(key) for key in self.shard_keys(info)],
+            last_miss=self._misses.get(info.uri) or "",
+        )
+
+    @property
+    def origins(self) -> list[str]:
+        """The prefixes that are served."""
+        return self._table.prefixes
+
+    # -- one shard ---------------------------------------------------------------------------------
+
+    async def _extents(
+        self, mounted: Mounted, info: ObjectInfo, piece: Piece
+    ) -> tuple[list[FileExtent], bool]:
+        """Where `piece` lies, and whether that is all of it."""
+        key = ShardKey.of(info, piece.index, self._geometry)
+        base = piece.index * self._geometry.shard_bytes
+        corrupt: CorruptData | None = None
+        for _ in range(FILL_ATTEMPTS):
+            file = self._store.cached_fd(key.digest) or await self._store.open(key.digest)
+            if file is not None:
+                self._on_lookup("hit")
+                return [FileExtent(base, key.size, file, 0, sealed=True)], True
+            fill = self._fill(mounted, info, key)
+            self._on_lookup("partial" if fill.present_stop(piece.start) > piece.start else "miss")
+            self._read_ahead(mounted, info, base + piece.start, base + piece.stop)
+            try:
+                await fill.want(piece.start, piece.stop)
+            except CorruptData as error:
+                corrupt = error
+                continue
+            except NoSpace:
+                if await self._drop_idle_fills():
+                    continue
+                self._misses.put(info.uri, "no disk space: served from memory")
+                return await self._from_memory(mounted, info, piece)
+            stop = fill.present_stop(piece.start)
+            if fill.closed and fill.sealed.exception() is None:
+                return [FileExtent(base, key.size, fill.sealed.result(), 0, sealed=True)], True
+            if stop >= piece.stop:
+                extent = FileExtent(
+                    base + piece.start,
+                    stop - piece.start,
+                    fill.reader(),
+                    piece.start,
+                    sealed=False,
+                )
+                return [extent], True
+        if corrupt is not None:
+            raise corrupt
+        return await self._from_memory(mounted, info, piece)
+
+    def _fill(self, mounted: Mounted, info: ObjectInfo, key: ShardKey) -> Fill:
+        fill = self._fills.get(key.digest)
+        if fill is None or fill.closed:
+            self._misses.put(info.uri, "not on this node yet, or evicted")
+            fill = Fill(key, info, mounted.origin, self._tools)
+            self._fills[key.digest] = fill
+            self._filling_bytes += key.size
+            fill.sealed.add_done_callback(partial(self._fill_ended, fill))
+            self._trim_idle_fills()
+        return fill
+
+    def _fill_ended(self, fill: Fill, _: object) -> None:
+        self._filling_bytes -= fill.key.size
+        if self._fills.get(fill.key.digest) is fill:
+            del self._fills[fill.key.digest]
+
+    def _read_ahead(self, mounted: Mounted, info: ObjectInfo, start: int, stop: int) -> None:
+        streams = self._streams.get(info.uri)
+        if streams is None:
+            block_bytes = self._geometry.block_bytes
+            streams = Streams(block_bytes, WINDOW_BLOCKS_MAX * block_bytes)
+            self._streams.put(info.uri, streams)
+        ahead = min(streams.ask(start, stop), info.size)
+        for piece in self._geometry.pieces(info.size, stop, ahead - stop):
+            key = ShardKey.of(info, piece.index, self._geometry)
+            if not self._store.contains(key.digest):
+                self._fill(mounted, info, key).ahead(piece.start, piece.stop)
+
+    async def _from_memory(
+        self, mounted: Mounted, info: ObjectInfo, piece: Piece
+    ) -> tuple[list[FileExtent], bool]:
+        base = piece.index * self._geometry.shard_bytes
+        offset, stop = base + piece.start, base + piece.stop
+        extents: list[FileExtent] = []
+        while offset < stop and len(extents) < BLOCKS_IN_MEMORY_PER_OPEN:
+            file, start, length = await self._transient.block(mounted.origin, info, offset)
+            extents.append(FileExtent(start, length, file, 0, sealed=False))
+            offset = start + length
+        return extents, offset >= stop
+
+    async def _open_into(
+        self, answers: list[Opened | HotshardError | None], i: int, ask: Ask
+    ) -> None:
+        try:
+            answers[i] = await self.open(ask.uri, ask.version, ask.offset, ask.length)
+        except HotshardError as error:
+            answers[i] = error
+
+    async def _open_descriptors(self, asks: Sequence[Ask]) -> None:
+        """Open the sealed shards among these in one go, so that `open_now` finds them."""
+        digests = []
+        for ask in asks:
+            fresh = self._catalog.fresh(ask.uri)
+            if fresh is not None:
+                index = ask.offset // self._geometry.shard_bytes
+                digest = shard_digest(ask.uri, fresh[0].version, index)
+                if self._store.contains(digest):
+                    digests.append(digest)
+        if digests:
+            await self._store.open_many(digests)
+
+    # -- idle partial shards -----------------------------------------------------------------------
+
+    def _trim_idle_fills(self) -> None:
+        """Keep partial shards, which nobody may come back to, from crowding out sealed ones."""
+        limit = self._store.capacity_bytes // PARTIAL_SHARE
+        excess = self._filling_bytes - limit
+        for fill in list(self._fills.values()) if excess > 0 else ():
+            if excess > 0 and fill.idle and not fill.closed:
+                excess -= fill.key.size
+                self._tools.spawn(fill.drop())
+
+    async def _drop_idle_fills(self) -> bool:
+        """Give up all idle partial shards; whether there was one."""
+        idle = [fill for fill in self._fills.values() if fill.idle and not fill.closed]
+        for fill in idle:
+            if fill.idle and not fill.closed:
+                await fill.drop()
+        return bool(idle)
+
+    def _shard_state(self, key: ShardKey) -> ShardState:
+        report: ShardReport | None = self._store.describe(key.digest)
+        fill = self._fills.get(key.digest)
+        if report is not None:
+            return ShardState(
+                key, "sealed", key.size, report.disk_path, report.pinned, report.verified
+            )
+        if fill is not None and not fill.closed:
+            return ShardState(
+                key,
+                "partial",
+                fill.present_bytes,
+                fill.disk_path,
+                pinned=False,
+                verified=False,
+            )
+        return ShardState(key, "absent", 0, "", pinned=False, verified=False)

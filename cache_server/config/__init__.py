@@ -1,0 +1,33 @@
+"""The server's configuration: `load` gives a ServerConfig, or a ConfigError with every mistake."""
+
+from cache_server.config.model import (
+    AdminConfig,
+    CacheDirConfig,
+    FetchConfig,
+    GrpcConfig,
+    LocalSocketConfig,
+    LogConfig,
+    OriginConfig,
+    ServerConfig,
+    TlsConfig,
+)
+from cache_server.config.source import default_paths, load
+from cache_server.config.units import Amount, HostPort, format_size, parse_size
+
+__all__ = [
+    "AdminConfig",
+    "Amount",
+    "CacheDirConfig",
+    "FetchConfig",
+    "GrpcConfig",
+    "HostPort",
+    "LocalSocketConfig",
+    "LogConfig",
+    "OriginConfig",
+    "ServerConfig",
+    "TlsConfig",
+    "default_paths",
+    "format_size",
+    "load",
+    "parse_size",
+]

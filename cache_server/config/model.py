@@ -1,0 +1,343 @@
+"""The server's configuration, as frozen values. The texts under the fields are its documentation.
+
+A `ServerConfig` that exists is consistent: each field is valid by itself, and the fields agree with each
+other (`conflicts`). Defaults that depend on the machine (paths) are filled in by `source.load`.
+"""
+
+import posixpath
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainValidator, model_validator
+
+from cache_server.config.units import (
+    Amount,
+    HostPort,
+    format_size,
+    parse_amount,
+    parse_host_port,
+    parse_mode,
+    parse_size,
+)
+from hotshard.core import uri
+
+Path = tuple[str | int, ...]
+"""Where a value stands: ("origins", 0, "prefix")."""
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """How the reference names a type, and writes its values."""
+
+    name: str
+    write: Callable[[Any], str] = str
+
+
+def _prefix(value: object) -> str:
+    if isinstance(value, str):
+        found = uri.parse(value.strip()).uri
+        return found if found.endswith("/") else f"{found}/"
+    raise ValueError("should be text such as s3://bucket/prefix/ or file:///dir/")
+
+
+def _directory(value: object) -> str:
+    if not isinstance(value, str) or not value.startswith("/") or "\0" in value:
+        raise ValueError("should be an absolute path")
+    return "/" + posixpath.normpath(value).lstrip("/")
+
+
+def _socket_path(value: object) -> str:
+    path = _directory(value)
+    if len(path.encode(errors="replace")) > 107:
+        raise ValueError("should be at most 107 bytes long, which is all a socket address holds")
+    return path
+
+
+def _sized(least: int, most: int) -> Callable[[object], int]:
+    def parse(value: object) -> int:
+        size = parse_size(value)
+        if not least <= size <= most:
+            raise ValueError(f"should be between {format_size(least)} and {format_size(most)}")
+        return size
+
+    return parse
+
+
+def _blocks(least: int, most: int) -> Callable[[object], int]:
+    in_range = _sized(least, most)
+
+    def parse(value: object) -> int:
+        size = in_range(value)
+        if size % 4096:
+            raise ValueError("should be a multiple of 4KiB, the page size of files")
+        return size
+
+    return parse
+
+
+def _memory(value: object) -> int | None:
+    if value is None or value == "auto":
+        return None
+    return _sized(16 << 20, 1 << 50)(value)
+
+
+def _capacity(value: object) -> Amount:
+    amount = parse_amount(value)
+    if amount.nothing:
+        raise ValueError("should be more than nothing, such as 100GiB or 80%")
+    return amount
+
+
+def _endpoint(value: object) -> object:
+    if isinstance(value, str) and not value.startswith(("http://", "https://")):
+        raise ValueError("should begin with http:// or https://")
+    return value
+
+
+def _keyed(key: str) -> BeforeValidator:
+    """Lets the text alone stand for a section whose other keys keep their defaults."""
+    return BeforeValidator(lambda value: {key: value} if isinstance(value, str) else value)
+
+
+Prefix = Annotated[str, PlainValidator(_prefix), Shown("uri prefix")]
+Directory = Annotated[str, PlainValidator(_directory), Shown("absolute path")]
+SocketPath = Annotated[str, PlainValidator(_socket_path), Shown("absolute path")]
+Listen = Annotated[HostPort, PlainValidator(parse_host_port), Shown("host:port")]
+Mode = Annotated[int, PlainValidator(parse_mode), Shown("octal text", lambda mode: f'"{mode:04o}"')]
+Share = Annotated[Amount, PlainValidator(parse_amount), Shown("size or percentage")]
+Capacity = Annotated[Amount, PlainValidator(_capacity), Shown("size or percentage")]
+Seconds = Annotated[float, Field(gt=0, le=86400)]
+Uid = Annotated[int, Field(ge=0, lt=1 << 32)]
+Text = Annotated[str, Field(min_length=1)]
+
+
+class Section(BaseModel):
+    """What all sections have in common: no unknown keys, no change after loading."""
+
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False
+    )
+
+
+class OriginConfig(Section):
+    """Where the truth is. Nothing is served that does not lie below one of these.
+
+    Prefixes may be nested; the longest one that fits an address counts. An origin that needs no other
+    keys may be written as its prefix alone.
+    """
+
+    prefix: Prefix
+    """What it serves: `s3://bucket/`, `s3://bucket/train/` or `file:///fsx/`. A final `/` is added."""
+    metadata_ttl_s: float = Field(default=60, ge=0, le=31_536_000)
+    """For how long the size and version of an object are believed without asking the origin again."""
+    immutable: bool = False
+    """Objects never change: once known, they are never asked for again."""
+    strict: bool = False
+    """Ask the origin at every open, whatever the time to live says."""
+    endpoint_url: Annotated[Text | None, BeforeValidator(_endpoint)] = None
+    """S3 only. Where the service is, if not at AWS: `http://127.0.0.1:8333`."""
+    region: Text | None = None
+    """S3 only. Default: from the AWS configuration."""
+    profile: Text | None = None
+    """S3 only. A profile of the AWS configuration. Default: the standard credential chain."""
+    anonymous: bool = False
+    """S3 only. Send unsigned requests, for public buckets."""
+    addressing: Literal["auto", "path", "virtual"] = "auto"
+    """S3 only. Whether the bucket stands in the path or in the host name."""
+    requester_pays: bool = False
+    """S3 only. Agree to pay for requests and traffic of requester-pays buckets."""
+
+    @model_validator(mode="after")
+    def _agrees(self) -> "OriginConfig":
+        if self.immutable and self.strict:
+            raise ValueError("immutable and strict exclude each other; should be one of them")
+        if self.anonymous and self.profile is not None:
+            raise ValueError("anonymous and profile exclude each other; should be one of them")
+        if self.prefix.startswith("file:"):
+            given = sorted(self.model_fields_set & _S3_ONLY)
+            if given:
+                raise ValueError(f"{', '.join(given)}: for s3:// origins only")
+        return self
+
+
+_S3_ONLY = {"endpoint_url", "region", "profile", "anonymous", "addressing", "requester_pays"}
+
+
+class CacheDirConfig(Section):
+    """A directory for cached data, usually one per NVMe disk.
+
+    One that keeps its default capacity may be written as its path alone.
+    """
+
+    path: Directory
+    """Created if it is not there."""
+    capacity_bytes: Capacity = Amount(share=0.8)
+    """How much may be kept there: a size, or a share of the whole file system."""
+
+
+class TlsConfig(Section):
+    """Files of the gRPC server's identity, in PEM form."""
+
+    certificate: Directory
+    """The server's certificate chain."""
+    key: Directory
+    """Its private key."""
+    client_ca: Directory | None = None
+    """If set, clients have to show a certificate that one of these authorities has signed (mTLS)."""
+
+
+class GrpcConfig(Section):
+    """The gRPC service, for remote clients, the command line and operators."""
+
+    listen: Listen = HostPort("127.0.0.1", 7070)
+    """Where to listen. Port 0 lets the kernel choose."""
+    tls: TlsConfig | None = None
+    """Without it the service is plain text, for loopback and trusted networks only."""
+
+
+class AdminConfig(Section):
+    """Plain HTTP: `/metrics`, `/healthz`, `/readyz` and `/status`. It has no access control."""
+
+    listen: Listen = HostPort("127.0.0.1", 7072)
+    """Where to listen. Port 0 lets the kernel choose."""
+
+
+class LocalSocketConfig(Section):
+    """The Unix socket for processes on this node, which receive open files over it."""
+
+    path: SocketPath
+    """Its directory is created if it is not there."""
+    mode: Mode = 0o666
+    """Permissions of the socket: who may connect."""
+    allowed_uids: tuple[Uid, ...] | None = None
+    """If set, only processes of these users are served; the kernel says who they are."""
+
+
+class FetchConfig(Section):
+    """How the origins are asked."""
+
+    concurrency: int = Field(default=32, ge=1, le=1024)
+    """Requests in flight at one time, over all origins."""
+    attempts: int = Field(default=5, ge=1, le=20)
+    """Tries of one request, the first included."""
+    connect_timeout_s: Seconds = 5
+    """For one connection to be made."""
+    read_timeout_s: Seconds = 20
+    """For the next bytes to arrive."""
+    prefetch_share: float = Field(default=0.5, gt=0, le=1)
+    """The part of `concurrency` that prefetch may hold; the rest is kept for readers who wait."""
+
+
+class LogConfig(Section):
+    """What is written to the standard error stream."""
+
+    level: Literal["debug", "info", "warning", "error"] = "info"
+    """The least important messages to write."""
+    format: Literal["text", "json"] = "text"
+    """One line for people, or one JSON object, per event."""
+
+
+class ServerConfig(Section):
+    """Everything the server can be told."""
+
+    origins: tuple[Annotated[OriginConfig, _keyed("prefix")], ...] = ()
+    """With none of them the server runs, and refuses every object."""
+    cache_dirs: tuple[Annotated[CacheDirConfig, _keyed("path")], ...] = Field(min_length=1)
+    """Data is spread over all of them by capacity; one that fails is left out, and the rest go on."""
+    shard_bytes: Annotated[
+        int, PlainValidator(_blocks(4096, 1 << 40)), Shown("size", format_size)
+    ] = 256 << 20
+    """Objects are cut into shards: the unit of storage and of eviction. A multiple of `block_bytes`."""
+    block_bytes: Annotated[
+        int, PlainValidator(_blocks(4096, 1 << 30)), Shown("size", format_size)
+    ] = 8 << 20
+    """Shards are filled in blocks: the size of one request to the origin."""
+    free_space_floor: Share = Amount(share=0.1)
+    """What is left free on each file system, whatever else fills it; below it nothing new is kept."""
+    memory_bytes: Annotated[
+        int | None,
+        PlainValidator(_memory),
+        Shown("size, or auto", lambda size: "auto" if size is None else format_size(size)),
+    ] = None
+    """The budget for everything in flight. `auto`: 60% of the memory limit of the server's control group,
+    or 25% of the machine's memory if there is no limit; at least 128MiB and at most 4GiB."""
+    metadata_entries: int = Field(default=1_000_000, ge=1_000, le=100_000_000)
+    """How many objects' sizes and versions are remembered."""
+    shutdown_grace_s: float = Field(default=20, ge=0, le=3600)
+    """How long requests in flight may take to finish after SIGTERM."""
+    grpc: GrpcConfig = GrpcConfig()
+    admin: AdminConfig = AdminConfig()
+    local_socket: LocalSocketConfig
+    fetch: FetchConfig = FetchConfig()
+    log: LogConfig = LogConfig()
+
+    @model_validator(mode="after")
+    def _agrees(self) -> "ServerConfig":
+        found = list(conflicts(self))
+        if found:
+            raise ConflictError(found)
+        return self
+
+
+@dataclass(frozen=True, slots=True)
+class Conflict:
+    """Values that are valid each, but not together."""
+
+    paths: tuple[Path, ...]
+    """The first one is where it is reported."""
+    message: str
+
+
+class ConflictError(ValueError):
+    """All conflicts of one configuration."""
+
+    def __init__(self, found: list[Conflict]) -> None:
+        super().__init__("; ".join(conflict.message for conflict in found))
+        self.found = found
+
+
+def conflicts(config: ServerConfig) -> Iterator[Conflict]:
+    """Everything that does not fit together."""
+    if config.shard_bytes % config.block_bytes:
+        shard, block = format_size(config.shard_bytes), format_size(config.block_bytes)
+        message = f"{shard} should be a multiple of block_bytes ({block})"
+        yield Conflict((("shard_bytes",), ("block_bytes",)), message)
+    if config.memory_bytes is not None and config.memory_bytes < config.block_bytes:
+        message = (
+            f"should hold at least one block (block_bytes is {format_size(config.block_bytes)})"
+        )
+        yield Conflict((("memory_bytes",), ("block_bytes",)), message)
+    if config.grpc.listen.collides(config.admin.listen):
+        message = f"{config.admin.listen} is taken by grpc.listen ({config.grpc.listen})"
+        yield Conflict((("admin", "listen"), ("grpc", "listen")), message)
+    yield from _origin_conflicts(config.origins)
+    yield from _directory_conflicts(config)
+
+
+def _origin_conflicts(origins: Sequence[OriginConfig]) -> Iterator[Conflict]:
+    seen: dict[str, int] = {}
+    for index, origin in enumerate(origins):
+        first = seen.setdefault(origin.prefix, index)
+        if first != index:
+            paths = (("origins", index, "prefix"), ("origins", first, "prefix"))
+            yield Conflict(paths, f"{origin.prefix} is origins.{first} already")
+
+
+def _directory_conflicts(config: ServerConfig) -> Iterator[Conflict]:
+    paths = [f"{directory.path.rstrip('/')}/" for directory in config.cache_dirs]
+    for index, path in enumerate(paths):
+        where: Path = ("cache_dirs", index, "path")
+        for other, earlier in enumerate(paths[:index]):
+            if _overlap(path, earlier):
+                message = f"{path} is, or lies in, or holds cache_dirs.{other} ({earlier})"
+                yield Conflict((where, ("cache_dirs", other, "path")), message)
+        for other, origin in enumerate(config.origins):
+            tree = origin.prefix.removeprefix("file://")
+            if tree.startswith("/") and _overlap(path, tree):
+                message = f"{path} overlaps origins.{other} ({origin.prefix}); should be elsewhere"
+                yield Conflict((where, ("origins", other, "prefix")), message)
+
+
+def _overlap(path: str, other: str) -> bool:
+    return path.startswith(other) or other.startswith(path)

@@ -1,0 +1,52 @@
+"""Single flight: equal questions at one time share one answer.
+
+The work runs in a task that the server owns, not in the first caller's: a caller that is cancelled takes
+nobody else's answer with it. (The naive form, in which the first caller does the work for all, leaves
+the others waiting for ever when it is cancelled.)
+"""
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from typing import Any, Generic, TypeVar
+
+Spawn = Callable[[Coroutine[Any, Any, None]], None]
+
+Key = TypeVar("Key")
+Value = TypeVar("Value")
+
+
+class Flights(Generic[Key, Value]):
+    """The flights under way, by key."""
+
+    def __init__(self, spawn: Spawn) -> None:
+        self._spawn = spawn
+        self._flights: dict[Key, asyncio.Future[Value]] = {}
+
+    async def join(self, key: Key, work: Callable[[], Coroutine[Any, Any, Value]]) -> Value:
+        """Take part in the flight for `key`, starting it if there is none."""
+        landed = self._flights.get(key)
+        if landed is None:
+            landed = asyncio.get_running_loop().create_future()
+            self._flights[key] = landed
+            self._spawn(self._fly(key, work, landed))
+        await asyncio.wait([landed])
+        return landed.result()
+
+    async def _fly(
+        self,
+        key: Key,
+        work: Callable[[], Coroutine[Any, Any, Value]],
+        landed: "asyncio.Future[Value]",
+    ) -> None:
+        try:
+            value = await work()
+        except asyncio.CancelledError:
+            landed.cancel()
+            raise
+        except Exception as error:  # noqa: BLE001 - whatever it is belongs to those who wait
+            landed.set_exception(error)
+            landed.exception()
+        else:
+            landed.set_result(value)
+        finally:
+            del self._flights[key]

@@ -1,0 +1,337 @@
+"""Every metric of the server: name, meaning, labels. Nothing else makes metrics.
+
+Two kinds. What happens is counted when it happens, through methods named for events. What is (space,
+slots, memory) is read at scrape time from a `State` that the node puts together, so that it cannot
+drift from the truth. All known label values exist from the start with 0, so that a rate over the first
+event is right and an absent series means a wrong name.
+
+Record from the event loop or any thread; `refresh` and `snapshot` on the event loop only. `exposition`
+reads /proc and may take milliseconds: it belongs into a thread.
+"""
+
+import platform
+import time
+from asyncio import CancelledError
+from collections.abc import Callable, Iterable, Sequence
+from types import TracebackType
+
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    ProcessCollector,
+    disable_created_metrics,
+    generate_latest,
+)
+
+from cache_server.metrics.state import State, StateCollector
+from hotshard.core.errors import BY_CODE, code_name
+
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+
+METHODS = {
+    "local": (
+        *("hello", "open", "open_many", "stat", "stat_many", "list", "prefetch", "warm_status"),
+        *("subscribe", "status"),
+    ),
+    "grpc": (
+        *("Stat", "StatMany", "List", "Read", "Prefetch", "WarmStatus", "Pin", "Unpin", "Evict"),
+        *("Invalidate", "Status", "Explain"),
+    ),
+}
+CODES = ("ok", "cancelled", *(name.lower() for name in BY_CODE))
+LOOKUPS = ("hit", "partial", "miss")
+SOURCES = ("disk", "memory", "origin")
+VERBS = ("GET", "HEAD", "LIST")
+ORIGIN_OUTCOMES = (*CODES, "retry")
+FILL_OUTCOMES = ("sealed", "stale", "corrupt", "no_space", "failed", "dropped")
+EVICTION_REASONS = ("space", "asked", "missing", "duplicate")
+CHECKS = ("seal", "open", "scrub")
+
+_REQUEST_BUCKETS_S = (
+    *(0.000_025, 0.000_1, 0.000_25, 0.001, 0.002_5, 0.01, 0.025, 0.1, 0.25, 1.0, 2.5, 10.0, 60.0),
+)
+_ORIGIN_BUCKETS_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
+
+
+class Metrics:
+    """All metrics of one server, in registries of its own."""
+
+    def __init__(
+        self,
+        version: str,
+        origins: Iterable[str] = (),
+        clock: Callable[[], float] = time.perf_counter,
+    ) -> None:
+        # They would put a second series beside each counter, of no use to anybody.
+        disable_created_metrics()  # type: ignore[no-untyped-call]
+        self._clock = clock
+        self._read_state: Callable[[], State] = State
+        self._collector = StateCollector()
+        self.registry = registry = CollectorRegistry()
+        self._process = CollectorRegistry()
+        ProcessCollector(registry=self._process)
+        build = _gauge(registry, "build_info", "The running version.", "version", "python")
+        build.labels(version, platform.python_version()).set(1)
+        self._make_request_metrics(registry)
+        self._make_read_metrics(registry)
+        self._make_origin_metrics(registry, origins)
+        self._make_store_metrics(registry)
+        registry.register(self._collector)
+
+    def watch(self, read_state: Callable[[], State]) -> None:
+        """Say where the state is read from; called on the event loop."""
+        self._read_state = read_state
+
+    def refresh(self) -> None:
+        """Read the state anew, for the exposition that follows."""
+        self._collector.state = self._read_state()
+
+    def exposition(self) -> bytes:
+        """All metrics in Prometheus' text format."""
+        return generate_latest(self.registry) + generate_latest(self._process)
+
+    def snapshot(self) -> dict[str, float]:
+        """Name with labels -> value, without histogram buckets and process metrics."""
+        self.refresh()
+        return {
+            _series(sample.name, sample.labels): sample.value
+            for metric in self.registry.collect()
+            for sample in metric.samples
+            if not sample.name.endswith("_bucket")
+        }
+
+    # -- requests ----------------------------------------------------------------------------------
+
+    def request(self, path: str, method: str) -> "RequestTimer":
+        """A context around one request: counts it, with the code of the error that leaves it."""
+        return RequestTimer(self, path, method, self._clock)
+
+    def request_done(self, path: str, method: str, code: str, seconds: float) -> None:
+        """A request was answered; `code` is one of CODES."""
+        self._requests.labels(path, method, code).inc()
+        self._request_seconds.labels(path, method).observe(seconds)
+
+    def sent(self, path: str, size: int) -> None:
+        """Payload bytes went out in messages."""
+        self._sent_bytes.labels(path).inc(size)
+
+    def connections(self, path: str, count: int) -> None:
+        """So many clients are connected now."""
+        self._connections.labels(path).set(count)
+
+    def bad_message(self, path: str) -> None:
+        """A client sent what is no request."""
+        self._bad_messages.labels(path).inc()
+
+    def leased(self) -> None:
+        """An opening was given out that the client may reuse."""
+        self._leases.inc()
+
+    # -- the read path -----------------------------------------------------------------------------
+
+    def shard_lookup(self, result: str) -> None:
+        """A shard was looked for; `result` is one of LOOKUPS."""
+        self._lookup_children[result].inc()
+
+    def opened(self, source: str, size: int) -> None:
+        """A range was opened that lay at one of SOURCES."""
+        self._opened_bytes.labels(source).inc(size)
+
+    def fill(self, outcome: str, seconds: float | None = None) -> None:
+        """A fill ended in one of FILL_OUTCOMES, so long after it began."""
+        self._fills.labels(outcome).inc()
+        if seconds is not None:
+            self._fill_seconds.observe(seconds)
+
+    # -- origins -----------------------------------------------------------------------------------
+
+    def origin_request(
+        self, origin: str, verb: str, outcome: str, seconds: float, payload_bytes: int
+    ) -> None:
+        """An origin was asked by one of VERBS, with one of ORIGIN_OUTCOMES."""
+        self._origin_requests.labels(origin, verb, outcome).inc()
+        self._origin_seconds.labels(origin, verb).observe(seconds)
+        self._origin_bytes.labels(origin).inc(payload_bytes)
+
+    # -- the store ---------------------------------------------------------------------------------
+
+    def sealed(self, size: int) -> None:
+        """A shard of `size` bytes was sealed."""
+        self._sealed_shards.inc()
+        self._sealed_bytes.inc(size)
+
+    def evicted(self, reason: str, shards: int, size: int) -> None:
+        """Shards were dropped for one of EVICTION_REASONS."""
+        self._evicted_shards.labels(reason).inc(shards)
+        self._evicted_bytes.labels(reason).inc(size)
+
+    def quarantined(self, check: str, size: int) -> None:
+        """A shard failed one of CHECKS and was put away."""
+        self._quarantined_shards.labels(check).inc()
+        self._quarantined_bytes.labels(check).inc(size)
+
+    def corrupt_block(self, check: str) -> None:
+        """A block did not match its checksum at one of CHECKS."""
+        self._corrupt_blocks.labels(check).inc()
+
+    # -- construction ------------------------------------------------------------------------------
+
+    def _make_request_metrics(self, registry: CollectorRegistry) -> None:
+        self._requests = _counter(
+            registry, "requests", "Requests answered.", "path", "method", "code"
+        )
+        self._request_seconds = _histogram(
+            registry,
+            "request_duration_seconds",
+            "Time from a request's arrival to the end of its answer.",
+            _REQUEST_BUCKETS_S,
+            "path",
+            "method",
+        )
+        self._sent_bytes = _counter(
+            registry, "sent_bytes", "Payload sent in messages, not as open files.", "path"
+        )
+        self._leases = _counter(registry, "leases", "Openings that clients may reuse.")
+        self._connections = _gauge(registry, "connections", "Clients connected.", "path")
+        self._bad_messages = _counter(
+            registry, "bad_messages", "Messages from clients that are no requests.", "path"
+        )
+        self._connections.labels("local")
+        self._bad_messages.labels("local")
+        for path, methods in METHODS.items():
+            self._sent_bytes.labels(path)
+            for method in methods:
+                self._request_seconds.labels(path, method)
+                for code in CODES:
+                    self._requests.labels(path, method, code)
+
+    def _make_read_metrics(self, registry: CollectorRegistry) -> None:
+        lookups = _counter(
+            registry,
+            "shard_lookups",
+            "Shards looked for: sealed (hit), being filled (partial), not here (miss).",
+            "result",
+        )
+        self._lookup_children = {result: lookups.labels(result) for result in LOOKUPS}
+        self._opened_bytes = _counter(
+            registry, "opened_bytes", "Bytes of ranges opened, by where they lay.", "source"
+        )
+        self._fills = _counter(registry, "fills", "Fills of shards that ended.", "outcome")
+        self._fill_seconds = _histogram(
+            registry,
+            "fill_duration_seconds",
+            "Time from the first request for a shard to the end of its fill.",
+            _ORIGIN_BUCKETS_S,
+        )
+        for source in SOURCES:
+            self._opened_bytes.labels(source)
+        for outcome in FILL_OUTCOMES:
+            self._fills.labels(outcome)
+
+    def _make_origin_metrics(self, registry: CollectorRegistry, origins: Iterable[str]) -> None:
+        self._origin_requests = _counter(
+            registry,
+            "origin_requests",
+            "Requests to origins; each try counts.",
+            "origin",
+            "verb",
+            "outcome",
+        )
+        self._origin_seconds = _histogram(
+            registry,
+            "origin_request_duration_seconds",
+            "Time of one try of a request to an origin.",
+            _ORIGIN_BUCKETS_S,
+            "origin",
+            "verb",
+        )
+        self._origin_bytes = _counter(
+            registry, "origin_received_bytes", "Payload received from origins.", "origin"
+        )
+        for origin in origins:
+            self._origin_bytes.labels(origin)
+            for verb in VERBS:
+                self._origin_seconds.labels(origin, verb)
+                for outcome in ORIGIN_OUTCOMES:
+                    self._origin_requests.labels(origin, verb, outcome)
+
+    def _make_store_metrics(self, registry: CollectorRegistry) -> None:
+        self._sealed_shards = _counter(registry, "sealed_shards", "Shards sealed.")
+        self._sealed_bytes = _counter(registry, "sealed_bytes", "Bytes of shards sealed.")
+        self._evicted_shards = _counter(registry, "evicted_shards", "Shards dropped.", "reason")
+        self._evicted_bytes = _counter(
+            registry, "evicted_bytes", "Bytes of shards dropped.", "reason"
+        )
+        self._quarantined_shards = _counter(
+            registry, "quarantined_shards", "Shards that failed a check and were put away.", "check"
+        )
+        self._quarantined_bytes = _counter(
+            registry, "quarantined_bytes", "Bytes of shards that were put away.", "check"
+        )
+        self._corrupt_blocks = _counter(
+            registry, "corrupt_blocks", "Blocks that did not match their checksum.", "check"
+        )
+        for reason in EVICTION_REASONS:
+            self._evicted_shards.labels(reason)
+            self._evicted_bytes.labels(reason)
+        for check in CHECKS:
+            self._quarantined_shards.labels(check)
+            self._quarantined_bytes.labels(check)
+            self._corrupt_blocks.labels(check)
+
+
+class RequestTimer:
+    """Times the block it is around. An error that leaves the block, or was `failed`, gives the code."""
+
+    __slots__ = ("_clock", "_code", "_method", "_metrics", "_path", "_start")
+
+    def __init__(
+        self, metrics: Metrics, path: str, method: str, clock: Callable[[], float]
+    ) -> None:
+        self._metrics = metrics
+        self._path = path
+        self._method = method
+        self._clock = clock
+        self._start = 0.0
+        self._code = "ok"
+
+    def failed(self, error: BaseException) -> None:
+        """The request was answered with this error."""
+        cancelled = isinstance(error, CancelledError | GeneratorExit)
+        self._code = "cancelled" if cancelled else code_name(error).lower()
+
+    def __enter__(self) -> "RequestTimer":
+        self._start = self._clock()
+        return self
+
+    def __exit__(
+        self,
+        _kind: type[BaseException] | None,
+        error: BaseException | None,
+        _trace: TracebackType | None,
+    ) -> None:
+        if error is not None:
+            self.failed(error)
+        seconds = self._clock() - self._start
+        self._metrics.request_done(self._path, self._method, self._code, seconds)
+
+
+def _counter(registry: CollectorRegistry, name: str, text: str, *labels: str) -> Counter:
+    return Counter(f"hotshard_{name}", text, labels, registry=registry)
+
+
+def _gauge(registry: CollectorRegistry, name: str, text: str, *labels: str) -> Gauge:
+    return Gauge(f"hotshard_{name}", text, labels, registry=registry)
+
+
+def _histogram(
+    registry: CollectorRegistry, name: str, text: str, buckets: Sequence[float], *labels: str
+) -> Histogram:
+    return Histogram(f"hotshard_{name}", text, labels, registry=registry, buckets=buckets)
+
+
+def _series(name: str, labels: dict[str, str]) -> str:
+    inside = ",".join(f'{label}="{value}"' for label, value in sorted(labels.items()))
+    return f"{name}{{{inside}}}" if inside else name

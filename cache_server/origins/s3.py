@@ -1,0 +1,293 @@
+"""The S3 origin: any bucket of AWS, or of a server that speaks its protocol.
+
+Bytes and HEADs go through the engine (s3_engine.py) in a pool of threads; LISTs, and whatever the engine
+declines, through aiobotocore (s3_client.py). Tries, waits and the retry budget are here: both share them.
+
+The ETag is the version, and every GET carries it in If-Match. A versioned bucket is read at its current
+version: `versionId` is not sent, because reading by it needs the permission s3:GetObjectVersion, which
+few roles have, and If-Match pins the content as well.
+
+Keys that end in "/" are folder marks of consoles, not objects: they are neither listed nor served.
+"""
+
+import asyncio
+import functools
+import random
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeVar
+
+from cache_server.origins.origin import (
+    Fetched,
+    ListPage,
+    OnRequest,
+    Target,
+    Want,
+    ignore_request,
+)
+from cache_server.origins.s3_client import Answer, S3Client, S3Options, timeouts_of
+from cache_server.origins.s3_connection import Endpoint
+from cache_server.origins.s3_engine import Ask, Engine
+from cache_server.origins.s3_replies import (
+    Subject,
+    Transient,
+    Unexpected,
+    check_range,
+    if_match,
+    object_info,
+    version_of,
+    whole_checksum,
+)
+from cache_server.origins.transfer import FileSink, Transfer, in_thread
+from hotshard.core.backoff import Backoff, RetryBudget
+from hotshard.core.checksum import Checksum, checksum
+from hotshard.core.errors import (
+    HotshardError,
+    InvalidRequest,
+    NotFound,
+    OriginUnavailable,
+    PermissionDenied,
+    StaleObject,
+    code_name,
+)
+from hotshard.core.objects import ObjectInfo
+from hotshard.core.uri import Address, parse
+
+__all__ = ["S3Options", "S3Origin"]
+
+_PAGE_MAX = 1000  # S3's own limit
+_RETRY_AFTER_S_MAX = 30.0  # who asks for a longer pause is down; say so at once
+T = TypeVar("T")
+
+
+class S3Origin:
+    """One bucket, or what lies under one prefix of it."""
+
+    def __init__(self, options: S3Options, on_request: OnRequest = ignore_request) -> None:
+        self.prefix = options.prefix
+        self._bucket = parse(options.prefix).bucket
+        self._options = options
+        self._on_request = on_request
+        self._client = S3Client(options, self._bucket)
+        self._backoff = Backoff(attempts=options.attempts)
+        self._budget = RetryBudget()
+        self._engine: Engine | None = None
+        self._resolved = False
+        self._resolving = asyncio.Lock()
+        self._pool = ThreadPoolExecutor(options.concurrency, thread_name_prefix="s3")
+
+    async def start(self) -> None:
+        """Read the AWS configuration; asks nothing of S3.
+
+        Raises:
+            ConfigError: it cannot work.
+        """
+        await self._client.start()
+
+    async def close(self) -> None:
+        """Give up connections and threads; idempotent."""
+        self._pool.shutdown(wait=False, cancel_futures=True)
+        if self._engine:
+            self._engine.close()
+        await self._client.close()
+
+    async def stat(self, uri: str) -> ObjectInfo:
+        """Describe one object."""
+        subject = Subject(uri, self._bucket, pinned=False)
+        key = self._key(uri)
+        headers = await self._retried("HEAD", subject, lambda: self._head(subject, key, {}))
+        try:
+            return object_info(uri, headers)
+        except Unexpected as error:
+            raise OriginUnavailable(str(error), uri=uri) from error
+
+    async def list_page(
+        self, prefix: str, *, recursive: bool, token: str, page_size: int
+    ) -> ListPage:
+        """One page of what begins with `prefix`; may be empty and still name a next one."""
+        address = self._address(prefix)
+        subject = Subject(prefix, self._bucket, pinned=False)
+        query: dict[str, Any] = {"Prefix": address.key, "MaxKeys": min(page_size, _PAGE_MAX)}
+        if not recursive:
+            query["Delimiter"] = "/"
+        if token:
+            query["ContinuationToken"] = token
+        page = await self._retried("LIST", subject, lambda: self._client.list(subject, **query))
+        return self._list_page(page)
+
+    async def whole_checksum(self, info: ObjectInfo) -> Checksum | None:
+        """S3's checksum of exactly this version; None also when it may not be asked for."""
+        subject = Subject(info.uri, self._bucket, pinned=True)
+        key = self._key(info.uri)
+        extra = {"if-match": if_match(info), "x-amz-checksum-mode": "ENABLED"}
+        try:
+            headers = await self._retried("HEAD", subject, lambda: self._head(subject, key, extra))
+        except (StaleObject, PermissionDenied):
+            return None
+        return whole_checksum(headers) if version_of(headers) == info.version else None
+
+    async def fetch(self, want: Want, target: Target) -> Fetched:
+        """Write the wanted range of exactly that version into the target file."""
+        info = want.info
+        key = self._key(info.uri)
+        if want.offset < 0 or want.length < 0 or want.offset + want.length > info.size:
+            raise InvalidRequest(
+                f"[{want.offset}, {want.offset + want.length}) is not within the"
+                f" {info.size} bytes of {info.uri}",
+                uri=info.uri,
+            )
+        if not want.length:
+            return Fetched(checksum(want.algorithm, b""), want.algorithm)
+        subject = Subject(info.uri, self._bucket, pinned=True)
+        return await self._retried(
+            "GET", subject, lambda: self._get(subject, key, want, target), want.length
+        )
+
+    # -- one try ---------------------------------------------------------------------------------
+
+    async def _head(self, subject: Subject, key: str, extra: dict[str, str]) -> dict[str, str]:
+        engine = await self._ready_engine(subject)
+        if engine:
+            ask = Ask(key, subject, await self._client.keys(subject))
+            transfer = Transfer()
+            call = functools.partial(engine.head, ask, extra, transfer)
+            try:
+                return await in_thread(self._pool, call, transfer)
+            except Unexpected:
+                self._resolved = False  # perhaps the bucket is elsewhere: botocore finds out below
+        query = {
+            "IfMatch": extra.get("if-match"),
+            "ChecksumMode": extra.get("x-amz-checksum-mode"),
+        }
+        answer = await self._client.head(subject, key, **{k: v for k, v in query.items() if v})
+        return dict(answer.headers)
+
+    async def _get(self, subject: Subject, key: str, want: Want, target: Target) -> Fetched:
+        engine = await self._ready_engine(subject)
+        if engine:
+            ask = Ask(key, subject, await self._client.keys(subject))
+            transfer = Transfer()
+            call = functools.partial(engine.get, ask, want, target, transfer)
+            try:
+                return _verified(want, await in_thread(self._pool, call, transfer))
+            except Unexpected:
+                self._resolved = False
+        last = want.offset + want.length - 1
+        query = {"IfMatch": if_match(want.info), "Range": f"bytes={want.offset}-{last}"}
+        async with self._client.get(subject, key, **query) as (answer, pieces):
+            return await self._save(answer, pieces, want, target)
+
+    async def _save(
+        self, answer: Answer, pieces: AsyncIterator[bytes], want: Want, target: Target
+    ) -> Fetched:
+        try:
+            check_range(answer.status, answer.headers, want)
+        except Unexpected as error:  # it ignored If-Match
+            uri = want.info.uri
+            raise StaleObject(f"{uri} changed at the origin ({error})", uri=uri) from error
+        transfer = Transfer()
+        sink = FileSink(target, want.algorithm, transfer)
+        received = 0
+        async for piece in pieces:
+            received += len(piece)
+            if received > want.length:
+                break
+            await in_thread(self._pool, functools.partial(sink, memoryview(piece)), transfer)
+        if received != want.length:
+            raise Transient(f"{received} bytes of body instead of {want.length}")
+        return Fetched(sink.sum.value(), sink.algorithm)
+
+    async def _ready_engine(self, subject: Subject) -> Engine | None:
+        if not self._resolved:
+            async with self._resolving:
+                if not self._resolved:
+                    endpoint = await self._client.endpoint(subject)
+                    if self._engine:
+                        self._engine.close()
+                    self._engine = self._new_engine(endpoint) if endpoint else None
+                    self._resolved = True
+        return self._engine
+
+    def _new_engine(self, endpoint: Endpoint) -> Engine:
+        payer = self._options.requester_pays
+        return Engine(endpoint, timeouts_of(self._options), requester_pays=payer)
+
+    # -- tries -----------------------------------------------------------------------------------
+
+    async def _retried(
+        self,
+        verb: str,
+        subject: Subject,
+        attempt: Callable[[], Awaitable[T]],
+        payload_bytes: int = 0,
+    ) -> T:
+        failures = 0
+        while True:
+            began = time.monotonic()
+            outcome, counted = "cancelled", 0
+            try:
+                result = await attempt()
+            except Transient as error:
+                outcome = "retry"
+                failures += 1
+                delay_s = self._delay_s(failures, error)
+                if delay_s is None:
+                    raise OriginUnavailable(
+                        f"{verb} {subject.uri} failed {failures} times, the last time: {error}",
+                        uri=subject.uri,
+                    ) from error
+            except HotshardError as error:
+                outcome = code_name(error).lower()
+                raise
+            else:
+                outcome, counted = "ok", payload_bytes
+                self._budget.succeeded()
+                return result
+            finally:
+                self._on_request(verb, outcome, time.monotonic() - began, counted)
+            await asyncio.sleep(delay_s)
+
+    def _delay_s(self, failures: int, error: Transient) -> float | None:
+        if error.retry_after_s > _RETRY_AFTER_S_MAX:
+            return None
+        jitter = random.random()  # noqa: S311
+        delay_s = self._backoff.delay_s(failures, jitter, error.retry_after_s)
+        return delay_s if delay_s is not None and self._budget.try_spend() else None
+
+    # -- addresses and listings ------------------------------------------------------------------
+
+    def _address(self, uri: str) -> Address:
+        if not uri.startswith(self.prefix):
+            raise InvalidRequest(f"{uri} is not below {self.prefix}", uri=uri)
+        return parse(uri)
+
+    def _key(self, uri: str) -> str:
+        address = self._address(uri)
+        if address.is_prefix:
+            raise NotFound(f"{uri} names a prefix, not an object", uri=uri)
+        return address.key
+
+    def _list_page(self, page: dict[str, Any]) -> ListPage:
+        base = f"s3://{self._bucket}/"
+        return ListPage(
+            objects=[
+                ObjectInfo(
+                    uri=base + entry["Key"],
+                    version=version_of({"etag": entry.get("ETag", "")}),
+                    size=entry["Size"],
+                    mtime_ns=int(entry["LastModified"].timestamp()) * 1_000_000_000,
+                )
+                for entry in page.get("Contents", [])
+                if not entry["Key"].endswith("/")
+            ],
+            common_prefixes=[base + entry["Prefix"] for entry in page.get("CommonPrefixes", [])],
+            next_token=page.get("NextContinuationToken", ""),
+        )
+
+
+def _verified(want: Want, fetched: Fetched) -> Fetched:
+    """Compare a whole object with the checksum that came with it."""
+    if fetched.whole and fetched.whole.value != fetched.checksum:
+        raise Transient(f"the bytes of {want.info.uri} do not match the checksum S3 sent with them")
+    return fetched

@@ -1,0 +1,93 @@
+"""One fetch under way in a worker thread: how it is called off, and how its bytes reach the target file."""
+
+import asyncio
+import contextlib
+import os
+import socket
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+from cache_server.origins.origin import Target
+from hotshard.core.checksum import Algorithm, running
+
+T = TypeVar("T")
+
+
+class Aborted(Exception):
+    """Nobody waits for this transfer any more."""
+
+
+class Transfer:
+    """What the event loop holds of a request that a thread makes."""
+
+    __slots__ = ("_sock", "aborted")
+
+    def __init__(self) -> None:
+        self.aborted = False
+        self._sock: socket.socket | None = None
+
+    def attach(self, sock: socket.socket) -> None:
+        """Name the socket that an abort must wake up."""
+        self._sock = sock  # before the check: abort() sets and reads in the opposite order
+        if self.aborted:
+            raise Aborted
+
+    def abort(self) -> None:
+        """Make the thread stop soon; safe from any thread."""
+        self.aborted = True
+        sock = self._sock
+        if sock is not None:
+            with contextlib.suppress(OSError):  # already closed
+                # Not SSLSocket.shutdown: it drops its state under the thread that reads.
+                socket.socket.shutdown(sock, socket.SHUT_RDWR)
+
+
+class FileSink:
+    """Writes bytes in order into a target, and sums them while they are warm."""
+
+    __slots__ = ("_fd", "_offset", "_transfer", "algorithm", "sum")
+
+    def __init__(self, target: Target, algorithm: Algorithm, transfer: Transfer) -> None:
+        self._fd = target.fd
+        self._offset = target.file_offset
+        self._transfer = transfer
+        self.algorithm = algorithm
+        self.sum = running(algorithm)
+
+    def __call__(self, data: memoryview) -> None:
+        """Take the next bytes.
+
+        Raises:
+            Aborted: nobody waits for them.
+            OSError: the target cannot be written.
+        """
+        if self._transfer.aborted:
+            raise Aborted
+        self.sum.update(data)
+        while data:
+            count = os.pwrite(self._fd, data, self._offset)
+            self._offset += count
+            data = data[count:]
+
+
+async def in_thread(pool: ThreadPoolExecutor, call: Callable[[], T], transfer: Transfer) -> T:
+    """Run a call in the pool; when cancelled, abort its transfer and wait until the thread has stopped."""
+    job = pool.submit(call)
+    waiter = asyncio.wrap_future(job)
+    try:
+        return await asyncio.shield(waiter)
+    except asyncio.CancelledError:
+        transfer.abort()
+        if not job.cancel():
+            await _finished(waiter)
+        raise
+
+
+async def _finished(waiter: asyncio.Future[T]) -> None:
+    """Wait, however often the waiting task is cancelled: the target must not be written afterwards."""
+    while not waiter.done():
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.wait([waiter])
+    if not waiter.cancelled():
+        waiter.exception()  # retrieved, so that asyncio does not warn

@@ -1,0 +1,349 @@
+"""The gRPC service: decode, call the cache, encode. It decides nothing.
+
+Every refusal leaves as a gRPC status with the typed hotshard.v1.Error in the trailing metadata; a defect
+leaves as INTERNAL and says nothing but its type, while the log has the rest under the request's id.
+
+`Read` is the compatible path for callers that cannot receive open files: bytes are read from the cached
+files in a thread, one message at a time, so that a stream holds about one message of memory however far
+its reader lags behind. Handlers are coroutines that write, not generators: a cancelled one ends at once
+in its own task, with its request's context.
+"""
+
+import asyncio
+import logging
+import os
+import uuid
+from collections.abc import Iterable, Sequence
+from types import TracebackType
+from typing import Any, Protocol
+
+import grpc
+
+from cache_server import logs
+from cache_server.cache import Explanation, FileExtent, Opened
+from cache_server.metrics import Metrics
+from cache_server.origins.origin import ListPage
+from cache_server.replies import (
+    Statuses,
+    explanation_to_pb,
+    page_to_pb,
+    progress_to_pb,
+    stat_result_to_pb,
+)
+from cache_server.warm import WarmState
+from hotshard.core.errors import (
+    GRPC_STATUS,
+    CorruptData,
+    HotshardError,
+    InternalError,
+    InvalidRequest,
+    Overloaded,
+    code_name,
+)
+from hotshard.core.objects import ObjectInfo
+from hotshard.openfile import OpenFile
+from hotshard.v1 import cache_pb2 as pb
+from hotshard.v1 import cache_pb2_grpc, types_pb2
+from hotshard.wire import error_to_pb, info_to_pb
+
+log = logging.getLogger(__name__)
+
+ERROR_KEY = "hotshard-error-bin"
+MESSAGE_BYTES = 1 << 20
+"""Of payload in one message of Read."""
+AHEAD_BYTES = 16 << 20
+"""How much of an object a Read has opened at one time."""
+READS_MAX = 64
+"""Reads under way at one time: each may hold a few messages in memory."""
+STALL_S = 60.0
+"""A reader that takes no message for so long is given up."""
+URIS_MAX = 1000
+PAGE_OBJECTS_MAX = 1000
+WARM_WAIT_S_MAX = 60.0
+PROGRESS_INTERVAL_S = 0.1
+"""Between two reports of a prefetch."""
+OFFSET_MAX = (1 << 63) - 1
+
+Context = Any
+"""grpc.aio.ServicerContext; the generated stubs mix it with the synchronous one."""
+
+
+class CacheCalls(Protocol):
+    """What the service calls of cache_server.cache.Cache."""
+
+    async def stat(self, uri: str) -> ObjectInfo:
+        """Describe an object."""
+
+    async def stat_many(self, uris: Sequence[str]) -> list[ObjectInfo | HotshardError]:
+        """Describe objects."""
+
+    async def list_page(
+        self, prefix: str, *, recursive: bool, token: str, page_size: int
+    ) -> ListPage:
+        """One page of a listing."""
+
+    async def open(self, uri: str, version: str, offset: int, length: int) -> Opened:
+        """Open a range of an object."""
+
+    async def pin(self, uri: str) -> list[str]:
+        """Pin; return all pins."""
+
+    async def unpin(self, uri: str) -> list[str]:
+        """Unpin; return all pins."""
+
+    async def evict(self, uri: str, *, include_pinned: bool = False) -> tuple[int, int]:
+        """Drop; return shards and bytes."""
+
+    async def invalidate(self, uri: str) -> int:
+        """Forget descriptions; return how many."""
+
+    async def explain(self, uri: str) -> Explanation:
+        """Say what is known of an object."""
+
+
+class WarmCalls(Protocol):
+    """What the service calls of cache_server.warm.Warmer."""
+
+    def start(self, uris: Sequence[str]) -> str:
+        """Begin a warm-up; return its id."""
+
+    async def progress(self, job_id: str, wait_s: float) -> WarmState:
+        """Where it stands, at its next change or after `wait_s`."""
+
+
+class CacheService(cache_pb2_grpc.CacheServicer):
+    """hotshard.v1.Cache."""
+
+    def __init__(
+        self,
+        cache: CacheCalls,
+        warmer: WarmCalls,
+        statuses: Statuses,
+        metrics: Metrics,
+        *,
+        stall_s: float = STALL_S,
+    ) -> None:
+        self._cache = cache
+        self._warmer = warmer
+        self._statuses = statuses
+        self._metrics = metrics
+        self._stall_s = stall_s
+        self._reads = 0
+
+    async def Stat(self, request: types_pb2.StatRequest, context: Context) -> types_pb2.ObjectInfo:
+        """Describe an object."""
+        async with self._answer("Stat", context):
+            return info_to_pb(await self._cache.stat(request.uri))
+
+    async def StatMany(
+        self, request: types_pb2.StatManyRequest, context: Context
+    ) -> types_pb2.StatManyReply:
+        """Describe objects, each answer an object or its error."""
+        async with self._answer("StatMany", context):
+            answers = await self._cache.stat_many(_uris(request.uris))
+            return types_pb2.StatManyReply(
+                results=[stat_result_to_pb(answer) for answer in answers]
+            )
+
+    async def List(  # type: ignore[override] # a coroutine that writes, see above
+        self, request: types_pb2.ListRequest, context: Context
+    ) -> None:
+        """All pages from the given one on."""
+        async with self._answer("List", context):
+            token, last = request.page_token, False
+            while not last:
+                page = await self._cache.list_page(
+                    request.prefix,
+                    recursive=request.recursive,
+                    token=token,
+                    page_size=min(request.page_size or PAGE_OBJECTS_MAX, PAGE_OBJECTS_MAX),
+                )
+                await self._write(context, page_to_pb(page))
+                token, last = page.next_token, not page.next_token
+
+    async def Read(  # type: ignore[override] # a coroutine that writes, see above
+        self, request: pb.ReadRequest, context: Context
+    ) -> None:
+        """The bytes of a range."""
+        async with self._answer("Read", context):
+            if request.offset + request.length > OFFSET_MAX:
+                raise InvalidRequest(
+                    f"offset {request.offset} and length {request.length} are beyond any object",
+                    uri=request.uri,
+                )
+            if self._reads >= READS_MAX:
+                raise Overloaded(f"{READS_MAX} reads are under way", uri=request.uri)
+            self._reads += 1
+            try:
+                await self._read(request, context)
+            finally:
+                self._reads -= 1
+
+    async def Prefetch(  # type: ignore[override] # a coroutine that writes, see above
+        self, request: types_pb2.PrefetchRequest, context: Context
+    ) -> None:
+        """Start a warm-up and follow it."""
+        async with self._answer("Prefetch", context):
+            job_id = self._warmer.start(_uris(request.uris))
+            state = await self._warmer.progress(job_id, 0.0)
+            await self._write(context, progress_to_pb(state))
+            while not state.done:
+                await asyncio.sleep(PROGRESS_INTERVAL_S)  # not a message for each object
+                state = await self._warmer.progress(job_id, WARM_WAIT_S_MAX)
+                await self._write(context, progress_to_pb(state))
+
+    async def WarmStatus(
+        self, request: types_pb2.WarmStatusRequest, context: Context
+    ) -> types_pb2.WarmProgress:
+        """Where a warm-up stands."""
+        async with self._answer("WarmStatus", context):
+            wait_s = min(request.wait_ms / 1000, WARM_WAIT_S_MAX)
+            return progress_to_pb(await self._warmer.progress(request.job_id, wait_s))
+
+    async def Pin(self, request: pb.PinRequest, context: Context) -> pb.PinReply:
+        """Keep from eviction."""
+        async with self._answer("Pin", context):
+            return pb.PinReply(pins=await self._cache.pin(request.uri))
+
+    async def Unpin(self, request: pb.PinRequest, context: Context) -> pb.PinReply:
+        """Lift a pin."""
+        async with self._answer("Unpin", context):
+            return pb.PinReply(pins=await self._cache.unpin(request.uri))
+
+    async def Evict(self, request: pb.EvictRequest, context: Context) -> pb.EvictReply:
+        """Drop what is cached."""
+        async with self._answer("Evict", context):
+            shards, size = await self._cache.evict(
+                request.uri, include_pinned=request.include_pinned
+            )
+            return pb.EvictReply(shards=shards, bytes=size)
+
+    async def Invalidate(
+        self, request: pb.InvalidateRequest, context: Context
+    ) -> pb.InvalidateReply:
+        """Forget descriptions."""
+        async with self._answer("Invalidate", context):
+            return pb.InvalidateReply(entries=await self._cache.invalidate(request.uri))
+
+    async def Status(
+        self, request: types_pb2.StatusRequest, context: Context
+    ) -> types_pb2.StatusReply:
+        """How the server is."""
+        async with self._answer("Status", context):
+            return self._statuses.status()
+
+    async def Explain(self, request: pb.ExplainRequest, context: Context) -> pb.ExplainReply:
+        """What is known of an object, and where it is."""
+        async with self._answer("Explain", context):
+            return explanation_to_pb(await self._cache.explain(request.uri))
+
+    def _answer(self, method: str, context: Context) -> "_Answer":
+        return _Answer(self._metrics, method, context)
+
+    async def _read(self, request: pb.ReadRequest, context: Context) -> None:
+        loop = asyncio.get_running_loop()
+        opened = await self._cache.open(
+            request.uri,
+            request.version,
+            request.offset,
+            min(request.length or AHEAD_BYTES, AHEAD_BYTES),
+        )
+        info = opened.info
+        stop = min(info.size, request.offset + request.length) if request.length else info.size
+        position = request.offset
+        reply = pb.ReadReply(object=info_to_pb(info))
+        while position < stop:
+            extent = _extent_at(opened.extents, position)
+            if extent is None:
+                ahead = min(stop - position, AHEAD_BYTES)
+                opened = await self._cache.open(info.uri, info.version, position, ahead)
+                extent = _extent_at(opened.extents, position)
+            if extent is None:
+                raise InternalError(f"nothing was opened at offset {position}", uri=info.uri)
+            skip = position - extent.object_offset
+            length = min(extent.length - skip, stop - position, MESSAGE_BYTES)
+            data = await loop.run_in_executor(
+                None, _pread, extent.file, length, extent.file_offset + skip
+            )
+            if not data:
+                raise CorruptData(f"the cached file ends before offset {position}", uri=info.uri)
+            position += len(data)
+            reply.data = data
+            await self._write(context, reply)
+            self._metrics.sent("grpc", len(data))
+            reply = pb.ReadReply()
+        if reply.HasField("object"):
+            await self._write(context, reply)
+
+    async def _write(self, context: Context, reply: object) -> None:
+        try:
+            async with asyncio.timeout(self._stall_s):
+                await context.write(reply)
+        except TimeoutError as error:
+            raise Overloaded(f"no message was taken for {self._stall_s:g} s") from error
+
+
+class _Answer:
+    """Around one call: its id, its metrics, and what becomes of its error."""
+
+    __slots__ = ("_context", "_method", "_request", "_timer")
+
+    def __init__(self, metrics: Metrics, method: str, context: Context) -> None:
+        self._method = method
+        self._context = context
+        self._request = logs.request(uuid.uuid4().hex[:16])
+        self._timer = metrics.request("grpc", method)
+
+    async def __aenter__(self) -> None:
+        self._request.__enter__()
+        self._timer.__enter__()
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._timer.__exit__(kind, error, trace)
+        try:
+            if isinstance(error, HotshardError):
+                log.debug("%s refused: %s", self._method, error)
+            elif isinstance(error, Exception):
+                log.error("%s failed", self._method, exc_info=error)
+            if isinstance(error, Exception):
+                await _abort(self._context, error)
+        finally:
+            self._request.__exit__(None, None, None)
+
+
+async def _abort(context: Context, error: Exception) -> None:
+    detail = error_to_pb(error)
+    # All of it has to fit the 8 KiB that receivers allow for headers, next to a uri of 4 KiB.
+    detail.message = _cut(detail.message, 1024)
+    await context.abort(
+        grpc.StatusCode[GRPC_STATUS[code_name(error)]],
+        _cut(detail.message, 256),
+        trailing_metadata=((ERROR_KEY, detail.SerializeToString()),),
+    )
+
+
+def _cut(text: str, size: int) -> str:
+    return text.encode()[:size].decode(errors="ignore")
+
+
+def _uris(uris: Sequence[str]) -> Sequence[str]:
+    if not 1 <= len(uris) <= URIS_MAX:
+        raise InvalidRequest(f"{len(uris)} uris in one request; should be 1 to {URIS_MAX}")
+    return uris
+
+
+def _extent_at(extents: Iterable[FileExtent], position: int) -> FileExtent | None:
+    for extent in extents:
+        if extent.object_offset <= position < extent.object_offset + extent.length:
+            return extent
+    return None
+
+
+def _pread(file: OpenFile, length: int, offset: int) -> bytes:
+    # Takes the OpenFile, not its number: a cancelled caller must not close it under this thread.
+    return os.pread(file.fd, length, offset)

@@ -1,0 +1,42 @@
+"""What every command of one command line shares: where the server is."""
+
+import os
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from hotshard.options import VARIABLE, Options, resolve
+
+if TYPE_CHECKING:
+    import hotshard
+    from hotshard.cli.operator import Operator
+
+GRPC_DEFAULT = "127.0.0.1:7070"
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """The addresses of the command line, and how to connect to them."""
+
+    address: str | None = None
+    grpc_address: str | None = None
+
+    def connect(self) -> "hotshard.Client":
+        """The client library, connected as the user asked."""
+        import hotshard
+
+        return hotshard.connect(self.address)
+
+    def operator(self) -> "Operator":
+        """The calls that only operators make; they exist over gRPC alone."""
+        from hotshard.cli.operator import Operator
+
+        return Operator(self._grpc())
+
+    def _grpc(self) -> str:
+        if self.grpc_address:
+            return self.grpc_address
+        if self.address or os.environ.get(VARIABLE):
+            kind, place = resolve(Options(address=self.address), os.environ)
+            if kind == "grpc":
+                return place
+        return GRPC_DEFAULT

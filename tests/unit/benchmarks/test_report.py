@@ -1,0 +1,50 @@
+import re
+from array import array
+from dataclasses import replace
+from xml.etree import ElementTree
+
+from benchmarks import svg
+from benchmarks.load import latency
+from benchmarks.report import html
+from benchmarks.results import Measured, run_record
+from unit.benchmarks.test_results import ROW
+
+HISTOGRAM = latency.encode(array("Q", range(1000, 90_000, 10)))
+RUN = run_record(Measured(1.0, 1.0, 10**9, 5, {"client": 0.5}, histogram=HISTOGRAM))
+FULL = replace(ROW, spread={"value": 0.1, "limit": 0.1, "ratio": 0.1}, others={"other": 1.5},
+               runs={"hotshard": [RUN], "native": [RUN]})  # fmt: skip
+BROKEN = replace(ROW, row="a.b", value=None, limit=None, ratio=None, spread={}, error="<boom> & co")
+
+
+def test_the_page_needs_nothing_else_and_shows_everything():
+    page = html([FULL, BROKEN])
+    assert not re.search(r"(src|href)\s*=|url\(|@import|<script", page)
+    for expected in (
+        "local.x",
+        "0.50",
+        "native",
+        "other",
+        "&lt;boom&gt; &amp; co",
+        "calls done within",
+    ):
+        assert expected in page
+    for drawing in re.findall(r"<svg.*?</svg>", page, re.DOTALL):
+        ElementTree.fromstring(drawing)
+
+
+def test_rows_that_miss_come_first():
+    page = html([replace(FULL, row="fine", ok=True), replace(FULL, row="missed", ok=False)])
+    assert page.index("missed") < page.index("fine")
+
+
+def test_no_rows_make_a_page_too():
+    assert "No rows" in html([])
+
+
+def test_labels_are_escaped():
+    drawing = svg.bars([svg.Bar("<a>&", 1.0, "<b>", mark=0.5, low=0.9, high=1.1)], title="<t>")
+    ElementTree.fromstring(drawing)
+
+
+def test_durations():
+    assert [svg.duration(ns) for ns in (5, 1500, 2e6, 3e9)] == ["5 ns", "1.5 µs", "2 ms", "3 s"]

@@ -223,6 +223,10 @@ OPCODES: dict[int, Opcode] = {
 }
 
 
+SILENT = frozenset(opcode for opcode, entry in OPCODES.items() if not entry.reply)
+"""Opcodes that have no reply."""
+
+
 def parse(raw: bytes) -> Request:
     """Take one message of the kernel apart.
 
@@ -298,9 +302,7 @@ def entry_out(node: int, attr: Attr, entry_valid_s: float, attr_valid_s: float) 
     """Payload of a LOOKUP reply."""
     entry, entry_nanos = _split(entry_valid_s)
     valid, valid_nanos = _split(attr_valid_s)
-    return abi.ENTRY_OUT.pack(
-        node, 0, entry, valid, entry_nanos, valid_nanos, *_attr_fields(attr)
-    )
+    return abi.ENTRY_OUT.pack(node, 0, entry, valid, entry_nanos, valid_nanos, *_attr_fields(attr))
 
 
 def no_entry_out(valid_s: float) -> bytes:

@@ -65,7 +65,9 @@ def mount(fd: int, source: str, target: str, *, allow_other: bool) -> None:
     Raises:
         DeviceError: refused.
     """
-    options = f"fd={fd},rootmode=40000,user_id={os.getuid()},group_id={os.getgid()},default_permissions"
+    options = (
+        f"fd={fd},rootmode=40000,user_id={os.getuid()},group_id={os.getgid()},default_permissions"
+    )
     if allow_other:
         options += ",allow_other"
     flags = _MS_RDONLY | _MS_NOSUID | _MS_NODEV | _MS_NOATIME

@@ -51,6 +51,14 @@ class InodeTable:
         slash = b"/" if entry.kind is Kind.DIRECTORY else b""
         return listing.path + entry.name + slash
 
+    def place(self, node: int) -> tuple[int, bytes] | None:
+        """(directory, name) of a node; None: the kernel does not hold it, or it is the root."""
+        where = self._where.get(node)
+        if where is None:
+            return None
+        listing = self._listings[where >> _INDEX_BITS]
+        return listing.directory, listing.name(where & _INDEX_MASK)
+
     def listing(self, serial: int) -> Listing | None:
         """A kept listing by its serial."""
         return self._listings.get(serial)
@@ -139,6 +147,10 @@ class InodeTable:
         """Let go of every listing that nothing needs; for after `restore`, when the pins are known."""
         for listing in list(self._listings.values()):
             self._settle(listing)
+
+    def kept(self) -> Iterable[Listing]:
+        """Every listing in use."""
+        return self._listings.values()
 
     def current(self) -> dict[int, Listing]:
         """The current listing of each directory that has one."""

@@ -28,8 +28,8 @@ NAME_BYTES_MAX = 255
 _NODE_MASK = (1 << 63) - 1  # programs exist that hold an inode number in a signed integer
 _CURRENT = 1
 
-# magic flags length serial directory fetched_ns | count path_bytes hidden padding
-_HEADER = Struct("<IIQQQqIIII")
+# magic flags length serial directory fetched_ns bytes | count path_bytes hidden padding
+_HEADER = Struct("<IIQQQqQIIII")
 _RECORD = Struct("<QQqIIHHI")  # node size mtime_ns | lookups text name_bytes version_bytes kind
 _TEXT = Struct("<IH")
 _FACTS = Struct("<QqB")  # size mtime_ns kind, then the version
@@ -82,7 +82,9 @@ class Builder:
         self.hidden = 0
         """Keys that no path can name: counted, so that nobody wonders where they are."""
         self._names: list[bytes] = []
-        self._facts: list[bytes] = []  # (size, mtime, kind, version) packed: a third of the objects' size
+        self._facts: list[
+            bytes
+        ] = []  # (size, mtime, kind, version) packed: a third of the objects' size
 
     def __len__(self) -> int:
         return len(self._names)
@@ -96,6 +98,7 @@ class Builder:
         """The packed listing."""
         records = bytearray()
         text = bytearray()
+        total = 0
         for name, facts in self._in_order():
             size, mtime_ns, kind = _FACTS.unpack_from(facts)
             version = facts[_FACTS.size :]
@@ -105,12 +108,14 @@ class Builder:
                 max(node, 2), size, mtime_ns, 0, at, len(name), len(version), kind
             )
             text += name + version
+            total += size
         count = len(records) // _RECORD.size
         body = self.path + bytes(-len(self.path) % 8)
         length = _HEADER.size + len(body) + len(records) + len(text)
         header = _HEADER.pack(
-            MAGIC, 0, length, serial, self.directory, fetched_ns, count, len(self.path), self.hidden, 0
-        )
+            MAGIC, 0, length, serial, self.directory, fetched_ns, total, count,
+            len(self.path), self.hidden, 0,
+        )  # fmt: skip
         return b"".join((header, body, records, text))
 
     def _in_order(self) -> Iterator[tuple[bytes, bytes]]:
@@ -136,6 +141,7 @@ class Listing:
         "_records",
         "_text",
         "buffer",
+        "bytes",
         "count",
         "directory",
         "fetched_ns",
@@ -149,7 +155,9 @@ class Listing:
 
     def __init__(self, buffer: "Buffer", base: int) -> None:
         header = _HEADER.unpack_from(buffer, base)
-        magic, _, length, serial, directory, fetched_ns, count, path_bytes, hidden, _ = header
+        magic, _, length, serial, directory, fetched_ns, total, count, path_bytes, hidden, _ = (
+            header
+        )
         if magic != MAGIC:
             raise ValueError(f"no listing at {base}")
         self.buffer = buffer
@@ -158,6 +166,7 @@ class Listing:
         self.serial: int = serial
         self.directory: int = directory
         self.fetched_ns: int = fetched_ns
+        self.bytes: int = total
         self.count: int = count
         self.hidden: int = hidden
         start = base + _HEADER.size
@@ -197,9 +206,7 @@ class Listing:
         start = self._text + text
         raw = self.buffer[start : start + name_bytes + version_bytes]
         kind = Kind.DIRECTORY if kind == 4 else Kind.FILE  # cheaper than Kind(kind)
-        return Entry(
-            node, kind, bytes(raw[:name_bytes]), size, mtime_ns, raw[name_bytes:].decode()
-        )
+        return Entry(node, kind, bytes(raw[:name_bytes]), size, mtime_ns, raw[name_bytes:].decode())
 
     def name(self, index: int) -> bytes:
         """The name at an index."""

@@ -130,6 +130,9 @@ class InFlight:
     def __len__(self) -> int:
         return len(self._pending)
 
+    def __contains__(self, unique: int) -> bool:
+        return unique in self._pending
+
     def add(self, pending: Pending) -> None:
         """From now on `take` may be called for it."""
         self._pending[pending.request.unique] = pending

@@ -28,6 +28,8 @@ _COUNT = Struct("<I")
 _RESTARTS_AT = 16
 _RESENDS_AT = 20
 _INIT_BYTES_AT = 24
+_FLAGS_AT = 28
+_ENDED = 1
 _INIT_AT = 64
 
 SLOTS = 480
@@ -56,7 +58,9 @@ class State:
         magic, version = _HEADER.unpack_from(self.map)[:2]
         if magic != _MAGIC or version != FORMAT:
             self.map.close()
-            raise Incompatible(f"the mount's state has format {version}, this program knows {FORMAT}")
+            raise Incompatible(
+                f"the mount's state has format {version}, this program knows {FORMAT}"
+            )
 
     @classmethod
     def create(cls) -> "State":
@@ -98,6 +102,15 @@ class State:
     def add_resends(self, count: int) -> None:
         """Count them."""
         _COUNT.pack_into(self.map, _RESENDS_AT, self.resends + count)
+
+    @property
+    def ended(self) -> bool:
+        """Whether a reader found the mount gone."""
+        return bool(self._count(_FLAGS_AT) & _ENDED)
+
+    def end(self) -> None:
+        """The mount is gone: nobody needs to serve it any more."""
+        _COUNT.pack_into(self.map, _FLAGS_AT, _ENDED)
 
     @property
     def init_reply(self) -> bytes:
@@ -149,6 +162,12 @@ class RequestSlots:
         self.clear(slot)
         _COUNT.pack_into(self._map, _SLOT_DEVICE_AT + 4 * slot, 0)
         self._free.append(slot)
+
+    def release_all(self) -> None:
+        """Forget what a dead process had read: the kernel sends it again."""
+        for slot in range(SLOTS):
+            if self._device(slot):
+                self.release(slot)
 
     def left_over(self) -> list[tuple[int, int, bytes]]:
         """(slot, device, request) of every request that nobody answered; frees the slots without one."""

@@ -1,0 +1,264 @@
+"""Mount and unmount: what `hotshard mount`, `hotshard umount` and mount(8) call.
+
+Everything that can be wrong is looked for before the mount is made, so that a mistake is a message and not a dead
+directory. INIT is answered here, so that a reader never meets a connection without an agreement.
+"""
+
+import contextlib
+import errno
+import os
+import select
+import signal
+import sys
+import time
+
+from hotshard.core.errors import HotshardError, NotFound, ServerUnavailable
+from hotshard.core.uri import parse
+from hotshard.mount import codec, device, session
+from hotshard.mount.config import MountOptions, Plan, parse_options
+from hotshard.mount.device import DeviceError
+from hotshard.mount.keeper import main as keep
+from hotshard.mount.late import make_source
+from hotshard.mount.session import Wanted
+from hotshard.mount.state import State
+
+READY_TIMEOUT_S = 30.0
+CHECK_TIMEOUT_S = 20.0
+
+
+def mount(
+    uri: str,
+    target: str,
+    options: MountOptions | None = None,
+    *,
+    foreground: bool = False,
+    directory: str | None = None,
+) -> int:
+    """Mount a prefix; gives the keeper's pid.
+
+    In the foreground it returns when the mount is gone. Otherwise it returns when files can be read.
+
+    Args:
+        uri: the prefix, `s3://bucket/prefix` or `file:///dir`.
+        target: the mount point: an existing, empty directory.
+        options: see `MountOptions`.
+        foreground: serve in this process instead of a process of its own.
+        directory: serve this local directory as the prefix, without a cache server.
+
+    Raises:
+        DeviceError: it cannot be mounted there; the message says why and what to do.
+        HotshardError: the address, the cache server or the origin refuse.
+    """
+    options = options or MountOptions()
+    prefix = parse(uri if uri.endswith("/") else uri + "/").uri
+    target = check_target(target)
+    draft = Plan(prefix, target, "", time.time_ns(), directory, options)
+    check_source(draft)
+    devices, state, plan = _make(draft)
+    notify, notify_write = os.pipe()
+    argv = ["keeper", ",".join(map(str, devices)), str(state.fd), str(notify_write), plan.to_json()]
+    if foreground:
+        os.close(notify)
+        return keep(argv)
+    pid = os.fork()
+    if pid == 0:
+        _become_keeper(argv, notify, plan)
+    os.close(notify_write)
+    for fd in (*devices, state.fd):
+        os.close(fd)
+    _await_ready(pid, notify, plan)
+    return pid
+
+
+def umount(target: str, *, lazy: bool = False) -> None:
+    """Unmount.
+
+    Raises:
+        DeviceError: nothing of ours is mounted there, or files are open; the message says who holds them.
+    """
+    path = os.path.abspath(target)
+    point = device.mounted_at(path)
+    if point is None or point.fstype != "fuse.hotshard":
+        raise DeviceError(f"{path} is no hotshard mount")
+    try:
+        device.unmount(path, lazy=lazy)
+    except OSError as error:
+        if error.errno == errno.EBUSY:
+            raise DeviceError(_busy(path, point.device)) from error
+        if error.errno == errno.EPERM:
+            raise DeviceError(f"{path}: not permitted to unmount: run as root") from error
+        raise DeviceError(f"{path}: {error.strerror}") from error
+
+
+def upgrade(target: str) -> None:
+    """Have the reader of a mount replaced by one from the code as it is now on disk.
+
+    Raises:
+        DeviceError: no keeper of such a mount is known.
+    """
+    path = os.path.abspath(target)
+    point = device.mounted_at(path)
+    pid = keeper_of(point.device) if point is not None else None
+    if pid is None:
+        raise DeviceError(f"no keeper of a mount at {path} is known")
+    os.kill(pid, signal.SIGHUP)
+
+
+def keeper_of(device_number: str) -> int | None:
+    """The keeper of a mount, found by its command line."""
+    for name in os.listdir("/proc"):
+        if not name.isdigit():
+            continue
+        with contextlib.suppress(OSError):
+            with open(f"/proc/{name}/cmdline", "rb") as file:
+                words = file.read().split(b"\0")
+            if b"hotshard.mount.keeper" in words:
+                plan = next((word for word in words if word.startswith(b'{"uri"')), None)
+                if plan is not None and Plan.from_json(plan.decode()).device == device_number:
+                    return int(name)
+    return None
+
+
+def check_target(target: str) -> str:
+    """The mount point as an absolute path.
+
+    Raises:
+        DeviceError: it cannot serve as one.
+    """
+    path = os.path.abspath(target)
+    point = device.mounted_at(path)
+    if point is not None and point.fstype.startswith("fuse"):
+        # Not looked into: a dead mount would not answer.
+        raise DeviceError(
+            f"{path} is busy: {point.source} is mounted there (hotshard umount {path})"
+        )
+    try:
+        names = os.listdir(path)
+    except FileNotFoundError as error:
+        raise DeviceError(f"{path} does not exist: create it first (mkdir -p {path})") from error
+    except NotADirectoryError as error:
+        raise DeviceError(f"{path} is no directory") from error
+    except OSError as error:
+        raise DeviceError(f"{path}: {error.strerror}") from error
+    if names:
+        raise DeviceError(f"{path} is not empty: mounting there would hide {len(names)} entries")
+    return os.path.realpath(path)
+
+
+def check_source(plan: Plan) -> None:
+    """Find out whether the prefix can be served.
+
+    Raises:
+        HotshardError: no server, no such origin, or the origin refuses.
+    """
+    source = make_source(plan)
+    try:
+        page = source.names(plan.uri, "", 1, CHECK_TIMEOUT_S)
+        if not page.objects and not page.prefixes:
+            sys.stderr.write(f"hotshard: warning: nothing lies below {plan.uri} (yet)\n")
+    finally:
+        source.close()
+
+
+def _make(draft: Plan) -> tuple[list[int], State, Plan]:
+    """Mount, agree with the kernel, clone the descriptors."""
+    options = draft.options
+    fd = device.open_device()
+    device.mount(fd, draft.uri.rstrip("/"), draft.target, allow_other=options.allow_other)
+    try:
+        state = State.create()
+        request = codec.parse(os.read(fd, 1 << 16))
+        wanted = Wanted(options.mode == "auto", options.resend, options.mode == "no_open")
+        agreement, payload = session.negotiate(request.body, wanted)
+        state.set_init_reply(payload)
+        os.write(fd, codec.reply_bytes(request.unique, payload))
+        if options.mode == "no_open" and not agreement.no_open:
+            raise DeviceError("this kernel cannot open without asking (mode=no_open)")
+        devices = [fd] + [device.clone(fd) for _ in range(options.threads - 1)]
+        point = device.mounted_at(draft.target)
+        number = point.device if point is not None else "0:0"
+        device.set_read_ahead(number, options.read_ahead_kib)
+    except BaseException:
+        os.close(fd)  # fails whatever waits already
+        with contextlib.suppress(OSError):
+            device.unmount(draft.target, lazy=True)
+        raise
+    plan = Plan(draft.uri, draft.target, number, draft.born_ns, draft.directory, options)
+    return devices, state, plan
+
+
+def _become_keeper(argv: list[str], notify: int, plan: Plan) -> None:
+    """In the forked child: detach, and run the keeper's program."""
+    os.setsid()
+    os.close(notify)
+    null = os.open(os.devnull, os.O_RDWR)
+    os.dup2(null, 0)
+    os.dup2(null, 1)
+    if plan.options.log_file is not None:
+        out = os.open(plan.options.log_file, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+        os.dup2(out, 2)
+    elif os.isatty(2):
+        os.dup2(null, 2)
+    os.chdir("/")
+    for text in (*argv[1].split(","), *argv[2:4]):
+        os.set_inheritable(int(text), True)
+    os.execv(sys.executable, [sys.executable, "-m", "hotshard.mount.keeper", *argv[1:]])
+
+
+def _await_ready(pid: int, notify: int, plan: Plan) -> None:
+    try:
+        readable = select.select([notify], [], [], READY_TIMEOUT_S)[0]
+        if readable and os.read(notify, 64):
+            return
+    finally:
+        os.close(notify)
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGKILL)
+    with contextlib.suppress(OSError):
+        device.unmount(plan.target, lazy=True)
+    raise DeviceError(f"{plan.target}: the mount did not come up; see its log")
+
+
+def _busy(path: str, number: str) -> str:
+    found = device.holders(number)
+    lines = [f"{path} is busy: files are open there"]
+    lines += [f"  pid {pid} ({command}) holds {held}" for pid, command, held in found[:20]]
+    if len(found) > 20:
+        lines.append(f"  and {len(found) - 20} more")
+    lines.append("close them, or detach the mount with --lazy")
+    return "\n".join(lines)
+
+
+def helper(argv: list[str]) -> int:
+    """mount(8) calls us as `mount.hotshard URI DIR [-sfnv] [-o OPTIONS]`; exit codes are those of mount(8)."""
+    words = [word for word in argv[1:] if not word.startswith("-")]
+    text = ""
+    if "-o" in argv[1:]:
+        text = argv[argv.index("-o") + 1]
+        words.remove(text)
+    if len(words) != 2:
+        sys.stderr.write("usage: mount.hotshard URI DIR [-o OPTIONS]\n")
+        return 1
+    try:
+        mount(words[0], words[1], parse_options(text))
+    except DeviceError as error:
+        sys.stderr.write(f"mount.hotshard: {error}\n")
+        return 32
+    except HotshardError as error:
+        sys.stderr.write(f"mount.hotshard: {explain(error, words[0])}\n")
+        return 1 if error.errno == errno.EINVAL else 32
+    return 0
+
+
+def helper_main() -> None:
+    """Entry point of /sbin/mount.hotshard."""
+    sys.exit(helper(sys.argv))
+
+
+def explain(error: HotshardError, uri: str) -> str:
+    """A refusal of the cache server in the words of somebody who wants to mount."""
+    if isinstance(error, ServerUnavailable):
+        return f"the cache server cannot be reached: {error}"
+    if isinstance(error, NotFound):
+        return f"{uri}: no such bucket or directory ({error})"
+    return str(error)

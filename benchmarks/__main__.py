@@ -20,6 +20,7 @@ from benchmarks.sabotage import Sabotage
 from benchmarks.stats import Verdict
 
 BROKEN, UNDER_TARGET = 1, 3
+_PIPE_WIDTH = 130
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -69,13 +70,13 @@ def run(
 ) -> None:
     """Run rows. A suite is the first part of row names: local, origin, scale."""
     quick = "quick" in names
-    console = Console()
+    console = _console()
     try:
         rows = select(names)
         with tempfile.TemporaryDirectory(prefix="hotshard-bench-", dir=directory) as work:
             size = Scale(scale) if scale else Scale.QUICK if quick else Scale.FULL
             bench = Bench(work, size, Sabotage(sabotage), seed)
-            taken = run_rows(rows, bench, rounds=rounds, progress=Console(stderr=True).print)
+            taken = run_rows(rows, bench, rounds=rounds, progress=_progress)
     except BenchError as error:
         raise click.UsageError(str(error)) from error
     if json_path:
@@ -93,7 +94,7 @@ def compare_files(before: str, after: str) -> None:
     changes = compare(_load(before), _load(after))
     if not changes:
         raise click.UsageError("the two files have no row in common")
-    terminal.show_changes(Console(), changes)
+    terminal.show_changes(_console(), changes)
     sys.exit(BROKEN if any(each.verdict is Verdict.WORSE for each in changes) else 0)
 
 
@@ -114,6 +115,15 @@ def _load(path: str) -> list[RowResult]:
             return results.load(file.read(), source=path)
     except BenchError as error:
         raise click.UsageError(str(error)) from error
+
+
+def _console() -> Console:
+    """As wide as the terminal; in a pipe, wide enough for the tables."""
+    return Console() if sys.stdout.isatty() else Console(width=_PIPE_WIDTH)
+
+
+def _progress(line: str) -> None:
+    click.echo(line, err=True)
 
 
 def _exit_code(taken: list[RowResult], *, gate: bool) -> int:

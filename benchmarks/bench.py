@@ -69,6 +69,8 @@ class Row:
     """Timed runs of each side."""
     warm_up: bool = True
     """Whether each side runs once untimed first; no for rows whose every run starts cold."""
+    sabotages: tuple[Sabotage, ...] = (Sabotage.SLOW, Sabotage.FLIP)
+    """What makes it fail; each is tried by the tests."""
 
 
 def constant(value: float) -> Side:

@@ -28,8 +28,16 @@ _LAUNCHER = """
 import ctypes, os, signal, sys
 ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG, survives exec
 if os.getppid() == int(sys.argv[1]):
-    os.execv(sys.executable, [sys.executable, "-m", "cache_server", *sys.argv[2:]])
+    os.execv(sys.executable, [sys.executable, *sys.argv[2:]])
 """
+_SERVER = ("-m", "cache_server")
+_FAT_SERVER = (
+    "-c",
+    (
+        "import runpy; ballast = bytes([1]) * (400 << 20);"
+        " runpy.run_module('cache_server', run_name='__main__', alter_sys=True)"
+    ),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,9 +56,12 @@ def cache_node(
     origins: Sequence[Mapping[str, object]],
     *,
     environment: Mapping[str, str] | None = None,
+    fat: bool = False,
     **settings: object,
 ) -> Iterator[Node]:
     """Start a server over some origins, with further configuration keys; stop it at the end.
+
+    A `fat` one holds 400 MiB for nothing.
 
     Raises:
         BenchError: it does not come up; with the end of its log.
@@ -72,9 +83,10 @@ def cache_node(
     with open(config_path, "w", encoding="utf-8") as file:
         json.dump(config, file)  # JSON is YAML
     log_path = os.path.join(directory, "log")
+    program = _FAT_SERVER if fat else _SERVER
     with open(log_path, "wb") as log:
         process = subprocess.Popen(
-            [sys.executable, "-c", _LAUNCHER, str(os.getpid()), "--config", config_path],
+            [sys.executable, "-c", _LAUNCHER, str(os.getpid()), *program, "--config", config_path],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,

@@ -8,7 +8,7 @@ sabotage and expect a failure each time; `run --sabotage slow` shows the same by
 import time
 from collections.abc import Callable, Sequence
 from enum import StrEnum
-from typing import ParamSpec, TypeVar
+from typing import ParamSpec, TypeVar, cast
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -29,20 +29,22 @@ class Sabotage(StrEnum):
     """Every call takes ten times as long, and at least a millisecond more."""
     FLIP = "flip"
     """The first byte of everything read is wrong."""
+    FAT = "fat"
+    """The server holds a lot of memory for nothing."""
 
     def wrap(self, call: Callable[P, R]) -> Callable[P, R]:
         """A call that reads nothing itself: it can only be slow."""
         return _slow(call) if self is Sabotage.SLOW else call
 
-    def wrap_into(self, read: ReadInto) -> ReadInto:
-        """A read into the caller's buffer."""
+    def wrap_into(self, read: Callable[P, int]) -> Callable[P, int]:
+        """A read into the caller's buffer; its last two arguments are buffer and offset."""
         if self is not Sabotage.FLIP:
             return self.wrap(read)
 
-        def flipped(uri: str, buffer: Buffer, offset: int) -> int:
-            count = read(uri, buffer, offset)
+        def flipped(*args: P.args, **kwargs: P.kwargs) -> int:
+            count = read(*args, **kwargs)
             if count:
-                buffer[0] ^= 0xFF
+                memoryview(cast(Buffer, args[-2]))[0] ^= 0xFF
             return count
 
         return flipped

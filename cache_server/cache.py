@@ -17,24 +17,24 @@ moment ago is still there; a shard that vanished, or failed its check, is simply
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
 from functools import partial
 from itertools import islice
 
 from cache_server.catalog import Catalog
 from cache_server.core.readahead import Streams
 from cache_server.fill import Fill, FillTools
+from cache_server.metrics import Metrics
+from cache_server.opened import Ask, Explanation, FileExtent, Opened, ShardState
 from cache_server.origins.origin import ListPage
 from cache_server.origins.table import Mounted, OriginTable
 from cache_server.recent import Recent
+from cache_server.store.options import NoSpace, ShardReport
 from cache_server.store.shard import ShardKey
-from cache_server.store.store import NoSpace, ShardReport
 from cache_server.transient import Transient
 from hotshard.core.blocks import Piece, shard_digest
 from hotshard.core.errors import CorruptData, HotshardError, NotFound, StaleObject
 from hotshard.core.objects import ObjectInfo
-from hotshard.openfile import OpenFile
 
 log = logging.getLogger(__name__)
 
@@ -46,65 +46,6 @@ WINDOW_BLOCKS_MAX = 8
 PARTIAL_SHARE = 4  # idle partial shards may hold 1/4 of the capacity
 
 
-@dataclass(frozen=True, slots=True)
-class FileExtent:
-    """[object_offset, object_offset + length) of the object lies in `file` at `file_offset`."""
-
-    object_offset: int
-    length: int
-    file: OpenFile
-    file_offset: int
-    sealed: bool
-    """The file is a whole sealed shard: all of it stays valid for as long as it is held open."""
-
-
-@dataclass(frozen=True, slots=True)
-class Opened:
-    """The answer to an open."""
-
-    info: ObjectInfo
-    extents: tuple[FileExtent, ...]
-    """In object order, without gaps, the first one holding the offset asked for. May end before the
-    range does, but is never empty for a range that has bytes. Empty for an empty range."""
-    lease_s: float
-
-
-@dataclass(frozen=True, slots=True)
-class Ask:
-    """A request for [offset, offset + length) of one object."""
-
-    uri: str
-    version: str
-    """Empty: the current one."""
-    offset: int
-    length: int
-
-
-@dataclass(frozen=True, slots=True)
-class ShardState:
-    """Where one shard stands."""
-
-    key: ShardKey
-    state: str
-    """ "absent", "partial" or "sealed"."""
-    present_bytes: int
-    disk: str
-    pinned: bool
-    verified: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Explanation:
-    """What is known of an object."""
-
-    info: ObjectInfo
-    origin: str
-    metadata_age_s: float
-    lease_s: float
-    shards: list[ShardState]
-    last_miss: str
-
-
 class Cache:
     """The cache of one node. Use from the event loop only."""
 
@@ -114,7 +55,7 @@ class Cache:
         catalog: Catalog,
         transient: Transient,
         tools: FillTools,
-        on_lookup: Callable[[str], None],
+        metrics: Metrics,
     ) -> None:
         self._table = table
         self._catalog = catalog
@@ -122,7 +63,7 @@ class Cache:
         self._tools = tools
         self._store = tools.store
         self._geometry = tools.geometry
-        self._on_lookup = on_lookup
+        self._metrics = metrics
         self._fills: dict[bytes, Fill] = {}
         self._filling_bytes = 0
         self._streams: Recent[str, Streams] = Recent(STREAMS_OBJECTS)
@@ -164,7 +105,7 @@ class Cache:
         file = self._store.cached_fd(shard_digest(uri, info.version, index))
         if file is None:
             return None
-        self._on_lookup("hit")
+        self._metrics.shard_lookup("hit")
         extent = FileExtent(index * shard_bytes, size, file, 0, sealed=True)
         return Opened(info, (extent,), lease_s)
 
@@ -304,10 +245,12 @@ class Cache:
         for _ in range(FILL_ATTEMPTS):
             file = self._store.cached_fd(key.digest) or await self._store.open(key.digest)
             if file is not None:
-                self._on_lookup("hit")
+                self._metrics.shard_lookup("hit")
                 return [FileExtent(base, key.size, file, 0, sealed=True)], True
             fill = self._fill(mounted, info, key)
-            self._on_lookup("partial" if fill.present_stop(piece.start) > piece.start else "miss")
+            self._metrics.shard_lookup(
+                "partial" if fill.present_stop(piece.start) > piece.start else "miss"
+            )
             self._read_ahead(mounted, info, base + piece.start, base + piece.stop)
             try:
                 await fill.want(piece.start, piece.stop)
@@ -419,9 +362,7 @@ class Cache:
         report: ShardReport | None = self._store.describe(key.digest)
         fill = self._fills.get(key.digest)
         if report is not None:
-            return ShardState(
-                key, "sealed", key.size, report.disk_path, report.pinned, report.verified
-            )
+            return ShardState(key, "sealed", key.size, report.path, report.pinned, report.verified)
         if fill is not None and not fill.closed:
             return ShardState(
                 key,

@@ -19,8 +19,10 @@ from cache_server.core.readahead import worth_finishing
 from cache_server.flight import Spawn
 from cache_server.origins.origin import Origin, Target, Want
 from cache_server.slots import FetchSlots, Ticket
+from cache_server.store.options import NoSpace
 from cache_server.store.shard import ShardKey
-from cache_server.store.store import NoSpace, Partial, Store
+from cache_server.store.store import Store
+from cache_server.store.volume import Partial
 from hotshard.core.blocks import Geometry
 from hotshard.core.checksum import Algorithm, Checksum
 from hotshard.core.errors import HotshardError, InternalError, StaleObject
@@ -89,7 +91,7 @@ class Fill:
     @property
     def disk_path(self) -> str:
         """The cache dir it fills, or ""."""
-        return self._partial.disk_path if self._partial else ""
+        return self._partial.volume.path if self._partial else ""
 
     async def want(self, start: int, stop: int, *, demand: bool = True) -> None:
         """Wait until [start, stop) of the shard is in the file, or the shard is sealed.
@@ -217,7 +219,7 @@ class Fill:
             # Not the origin but our own disk: no space, read-only, or broken.
             assert self._partial is not None, "it was written to"
             self._tools.store.report_write_error(self._partial, error)
-            error = NoSpace(f"{self._partial.disk_path}: {error.strerror}")
+            error = NoSpace(f"{self._partial.volume.path}: {error.strerror}")
         del self._fetching[block]
         _fail(arrival, error)
         # Other blocks of the same shard fail the same way; the last one to do so ends the fill.

@@ -22,10 +22,11 @@ from dataclasses import dataclass
 
 from google.protobuf.message import DecodeError
 
-from cache_server.cache import Ask, Cache, Opened
+from cache_server.cache import Cache
 from cache_server.flight import Spawn
 from cache_server.metrics import Metrics
-from cache_server.service import Statuses, progress_to_pb
+from cache_server.opened import Ask, Opened
+from cache_server.replies import Statuses, page_to_pb, progress_to_pb, stat_result_to_pb
 from cache_server.warm import Warmer
 from hotshard.core.errors import (
     ConfigError,
@@ -93,11 +94,12 @@ class LocalSocketServer:
             ConfigError: the path cannot be bound, or another server listens there.
         """
         try:
-            self._listener, self._inode = await asyncio.to_thread(_listen, self._path, self._mode)
+            listener, self._inode = await asyncio.to_thread(_listen, self._path, self._mode)
         except OSError as error:
             problem = f"local_socket.path: {self._path}: {error.strerror}"
             raise ConfigError([problem]) from error
-        asyncio.get_running_loop().add_reader(self._listener.fileno(), self._accept)
+        self._listener = listener
+        asyncio.get_running_loop().add_reader(listener.fileno(), self._accept)
 
     async def close(self, grace_s: float) -> None:
         """Stop accepting, tell the subscribers, let requests under way finish, disconnect."""
@@ -326,12 +328,8 @@ class _Connection:
     async def _stat_many(self, request: pb.LocalRequest, _: list[OpenFile]) -> pb.LocalReply:
         uris = request.stat_many.uris
         _at_most(len(uris), STATS_MAX, "uris")
-        results = [
-            types_pb2.StatResult(error=error_to_pb(answer))
-            if isinstance(answer, HotshardError)
-            else types_pb2.StatResult(object=info_to_pb(answer))
-            for answer in await self._tools.cache.stat_many(uris)
-        ]
+        answers = await self._tools.cache.stat_many(uris)
+        results = [stat_result_to_pb(answer) for answer in answers]
         return pb.LocalReply(stat_many=types_pb2.StatManyReply(results=results))
 
     async def _list(self, request: pb.LocalRequest, _: list[OpenFile]) -> pb.LocalReply:
@@ -342,13 +340,7 @@ class _Connection:
             token=ask.page_token,
             page_size=min(ask.page_size or LIST_PAGE_MAX, LIST_PAGE_MAX),
         )
-        return pb.LocalReply(
-            list=types_pb2.ListReply(
-                objects=[info_to_pb(info) for info in page.objects],
-                common_prefixes=page.common_prefixes,
-                next_page_token=page.next_token,
-            )
-        )
+        return pb.LocalReply(list=page_to_pb(page))
 
     async def _prefetch(self, request: pb.LocalRequest, _: list[OpenFile]) -> pb.LocalReply:
         job_id = self._tools.warmer.start(request.prefetch.uris)

@@ -2,7 +2,7 @@
 
 from typing import Protocol
 
-from cache_server.cache import Explanation
+from cache_server.opened import Explanation
 from cache_server.origins.origin import ListPage
 from cache_server.warm import WarmState
 from hotshard.core.errors import HotshardError

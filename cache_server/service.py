@@ -20,8 +20,8 @@ from typing import Any, Protocol
 import grpc
 
 from cache_server import logs
-from cache_server.cache import Explanation, FileExtent, Opened
 from cache_server.metrics import Metrics
+from cache_server.opened import Explanation, FileExtent, Opened
 from cache_server.origins.origin import ListPage
 from cache_server.replies import (
     Statuses,
@@ -332,8 +332,8 @@ def _cut(text: str, size: int) -> str:
 
 
 def _uris(uris: Sequence[str]) -> Sequence[str]:
-    if not 1 <= len(uris) <= URIS_MAX:
-        raise InvalidRequest(f"{len(uris)} uris in one request; should be 1 to {URIS_MAX}")
+    if len(uris) > URIS_MAX:
+        raise InvalidRequest(f"{len(uris)} uris in one request; should be at most {URIS_MAX}")
     return uris
 
 

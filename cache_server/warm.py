@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 from cache_server.cache import Cache
 from cache_server.flight import Spawn
-from cache_server.store.store import NoSpace
+from cache_server.store.options import NoSpace
 from hotshard.core.blocks import DIGEST_BYTES
 from hotshard.core.errors import HotshardError, InternalError, NotFound, Overloaded
 from hotshard.core.objects import ObjectInfo

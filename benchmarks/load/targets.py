@@ -54,6 +54,19 @@ class _OpenFiles:
 
 
 @dataclass(frozen=True, slots=True)
+class CacheClient:
+    """The client library, over whatever the address says: the local socket or gRPC."""
+
+    address: str
+
+    def open(self) -> Target:
+        """Connect."""
+        import hotshard
+
+        return hotshard.connect(self.address)
+
+
+@dataclass(frozen=True, slots=True)
 class Sabotaged:
     """A target that is slow or wrong on purpose."""
 

@@ -4,9 +4,15 @@ from collections.abc import Sequence
 
 from benchmarks.bench import Row
 from benchmarks.results import BenchError
-from benchmarks.rows import harness
+from benchmarks.rows import harness, local_readers, local_reads, local_small, origin
 
-CATALOGUE: tuple[Row, ...] = (*harness.ROWS,)
+CATALOGUE: tuple[Row, ...] = (
+    *harness.ROWS,
+    *local_reads.ROWS,
+    *local_small.ROWS,
+    *local_readers.ROWS,
+    *origin.ROWS,
+)
 
 EVERYTHING = ("all", "quick")
 

@@ -52,6 +52,8 @@ class Key:
                 return meta.name
         if self.item is not None:
             return "list of sections"
+        if self.section is not None:
+            return "section"
         return _type_words(self.field.annotation) + _bounds(self.field.metadata)
 
     @property

@@ -77,7 +77,7 @@ class Amount:
     def __str__(self) -> str:
         if self.size_bytes is not None:
             return format_size(self.size_bytes)
-        return f"{round((self.share or 0) * 100, 6):g}%"
+        return f"{(self.share or 0) * 100:.6f}".rstrip("0").rstrip(".") + "%"
 
 
 def parse_amount(value: object) -> Amount:

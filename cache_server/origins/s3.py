@@ -39,7 +39,7 @@ from cache_server.origins.s3_replies import (
     version_of,
     whole_checksum,
 )
-from cache_server.origins.transfer import FileSink, Transfer, in_thread
+from cache_server.origins.transfer import FileSink, TargetFailed, Transfer, in_thread
 from hotshard.core.backoff import Backoff, RetryBudget
 from hotshard.core.checksum import Checksum, checksum
 from hotshard.core.errors import (
@@ -237,6 +237,9 @@ class S3Origin:
                         f"{verb} {subject.uri} failed {failures} times, the last time: {error}",
                         uri=subject.uri,
                     ) from error
+            except TargetFailed as error:
+                outcome = "internal"
+                raise error.error from error
             except HotshardError as error:
                 outcome = code_name(error).lower()
                 raise

@@ -82,7 +82,7 @@ class Engine:
         return head.headers
 
     def get(self, ask: Ask, want: Want, target: Target, transfer: Transfer) -> Fetched:
-        """GET a range of one version into the target file; raises as `head` does, and OSError."""
+        """GET a range of one version into the target file; raises as `head` does, and TargetFailed."""
         headers = {"if-match": if_match(want.info)}
         entire = want.length == want.info.size
         if entire:  # then S3 sends its checksum along, which it does not with a range

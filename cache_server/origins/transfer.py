@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import os
 import socket
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
@@ -16,6 +17,14 @@ T = TypeVar("T")
 
 class Aborted(Exception):
     """Nobody waits for this transfer any more."""
+
+
+class TargetFailed(Exception):
+    """Carries an OSError of the target past those who would take it for one of the origin."""
+
+    def __init__(self, error: OSError) -> None:
+        super().__init__(str(error))
+        self.error = error
 
 
 class Transfer:
@@ -60,19 +69,35 @@ class FileSink:
 
         Raises:
             Aborted: nobody waits for them.
-            OSError: the target cannot be written.
+            TargetFailed: the target cannot be written.
         """
         if self._transfer.aborted:
             raise Aborted
         self.sum.update(data)
-        while data:
-            count = os.pwrite(self._fd, data, self._offset)
-            self._offset += count
-            data = data[count:]
+        try:
+            while data:
+                count = os.pwrite(self._fd, data, self._offset)
+                self._offset += count
+                data = data[count:]
+        except OSError as error:
+            raise TargetFailed(error) from error
 
 
-async def in_thread(pool: ThreadPoolExecutor, call: Callable[[], T], transfer: Transfer) -> T:
-    """Run a call in the pool; when cancelled, abort its transfer and wait until the thread has stopped."""
+async def in_thread(
+    pool: ThreadPoolExecutor,
+    call: Callable[[], T],
+    transfer: Transfer,
+    *,
+    grace_s: float | None = None,
+) -> T:
+    """Run a call in the pool; when cancelled, abort its transfer and wait until the thread has stopped.
+
+    Args:
+        pool: where to run.
+        call: what to run.
+        transfer: what the call checks before it writes.
+        grace_s: how long to wait for the thread; None: for ever, as its own timeouts bound that.
+    """
     job = pool.submit(call)
     waiter = asyncio.wrap_future(job)
     try:
@@ -80,14 +105,20 @@ async def in_thread(pool: ThreadPoolExecutor, call: Callable[[], T], transfer: T
     except asyncio.CancelledError:
         transfer.abort()
         if not job.cancel():
-            await _finished(waiter)
+            await _stopped(waiter, grace_s)
         raise
 
 
-async def _finished(waiter: asyncio.Future[T]) -> None:
+async def _stopped(waiter: asyncio.Future[T], grace_s: float | None) -> None:
     """Wait, however often the waiting task is cancelled: the target must not be written afterwards."""
-    while not waiter.done():
+    deadline = None if grace_s is None else time.monotonic() + grace_s
+    waiter.add_done_callback(_retrieve)
+    while not waiter.done() and (deadline is None or time.monotonic() < deadline):
+        left = None if deadline is None else deadline - time.monotonic()
         with contextlib.suppress(asyncio.CancelledError):
-            await asyncio.wait([waiter])
+            await asyncio.wait([waiter], timeout=left)
+
+
+def _retrieve(waiter: asyncio.Future[T]) -> None:
     if not waiter.cancelled():
-        waiter.exception()  # retrieved, so that asyncio does not warn
+        waiter.exception()  # looked at, so that asyncio does not warn of it

@@ -76,7 +76,7 @@ for command in (
 def run(arguments: Sequence[str]) -> int:
     """Run one command line; the exit code."""
     try:
-        code = cli.main(list(arguments), prog_name="hotshard", standalone_mode=False)
+        code = cli.main(list(arguments) or ["--help"], prog_name="hotshard", standalone_mode=False)
         sys.stdout.flush()
     except click.Abort:
         return exits.INTERRUPTED

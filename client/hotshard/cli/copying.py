@@ -26,7 +26,7 @@ from hotshard.core.objects import ObjectInfo
 if TYPE_CHECKING:
     import hotshard
 
-CHUNK_BYTES = 8 << 20
+CHUNK_BYTES = 4 << 20
 WAITING_PER_THREAD = 4  # copies handed out ahead, so that a listing of any size stays in bounds
 FAILURES_SHOWN = 20
 
@@ -44,6 +44,7 @@ class Copy:
 @click.command(short_help="Copy an object or a prefix to local files.")
 @click.argument("source")
 @click.argument("target", type=click.Path())
+@click.option("-r", "--recursive", is_flag=True, help='SOURCE is a prefix, even without its "/".')
 @click.option(
     "-j",
     "--parallel",
@@ -53,13 +54,15 @@ class Copy:
     help="Files at a time.",
 )
 @click.pass_obj
-def cp(session: Session, source: str, target: str, parallel: int) -> int:
+def cp(session: Session, source: str, target: str, recursive: bool, parallel: int) -> int:
     """Copy SOURCE, an object or a prefix (ends in "/"), to the local path TARGET.
 
     An object goes to the file TARGET, or into the directory TARGET. A prefix keeps its tree below
     TARGET. Exits with 3 if some objects could not be copied; the others are there.
     """
-    with session.connect() as cache, output.progress_bar("copy") as bar:
+    if recursive and not source.endswith("/"):
+        source += "/"
+    with session.connect() as cache, output.progress_bar() as bar:
         task = bar.add_task("copy", total=None, note="")
 
         def advance(count: int) -> None:
@@ -142,16 +145,16 @@ class Copier:
 
     def _pour(self, info: ObjectInfo, target: RawIOBase) -> None:
         total = 0
-        buffer = memoryview(bytearray(min(CHUNK_BYTES, info.size)))
-        with self._cache.open(info.uri) as source:
+        with self._cache.open(info.uri, buffering=0) as source:
+            buffer = memoryview(bytearray(min(CHUNK_BYTES, source.size)))
             while buffer and (count := source.readinto(buffer)):
                 if self._stopped.is_set():
                     raise Failure("interrupted")
                 _write_all(target, buffer[:count])
                 self._advance(count)
                 total += count
-        if total != info.size:
-            raise Failure(f"got {total} of {info.size} bytes", "run the command again")
+            if total != source.size:
+                raise Failure(f"got {total} of {source.size} bytes", "run the command again")
 
 
 def _failure(done: Future[None], copy: Copy) -> str:

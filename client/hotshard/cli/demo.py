@@ -12,7 +12,6 @@ import shutil
 import signal
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -25,10 +24,12 @@ from hotshard.cli import exits, output
 from hotshard.cli.exits import Failure
 
 if TYPE_CHECKING:
+    from hotshard.cli.cache_process import CacheProcess
     from hotshard.cli.demo_data import Bucket, Sample
-    from hotshard.cli.demo_node import CacheNode
 
 READERS = 2
+GETS = "hotshard_origin_requests_total{"
+RECEIVED_BYTES = "hotshard_origin_received_bytes_total{"
 DISK_BYTES = 2 << 30  # the dataset at the origin, in the cache, and some air
 
 
@@ -70,7 +71,7 @@ def demo(keep: bool, as_json: bool, small: bool) -> int:
         if keep:
             say(_how_to_use(scene))
             sys.stdout.flush()
-            threading.Event().wait()
+            signal.pause()
     return exits.FAILED if any(each.wrong for each in passes) else exits.OK
 
 
@@ -79,7 +80,7 @@ class Scene:
     """What stands when the reading begins."""
 
     bucket: "Bucket"
-    node: "CacheNode"
+    node: "CacheProcess"
     samples: "list[Sample]"
 
     @property
@@ -91,7 +92,6 @@ class Scene:
 def set_up(stack: ExitStack, say: Callable[[str], None], *, small: bool) -> Scene:
     """Start S3, upload the dataset, start the cache server; the stack stops and removes everything."""
     from hotshard.cli.demo_data import Bucket, create, samples, upload
-    from hotshard.cli.demo_node import CacheNode
     from hotshard.cli.s3_server import S3ServerError, SeaweedS3
 
     directory = stack.enter_context(tempfile.TemporaryDirectory(prefix="hotshard-demo-"))
@@ -109,53 +109,79 @@ def set_up(stack: ExitStack, say: Callable[[str], None], *, small: bool) -> Scen
     total = output.size(sum(sample.size for sample in plan))
     with (
         _step(say, f"upload of {len(plan):,} objects, {total}"),
-        output.progress_bar("upload") as bar,
+        output.progress_bar(transient=True) as bar,
     ):
         task = bar.add_task("upload", total=sum(sample.size for sample in plan), note="")
         create(bucket)
         plan = upload(bucket, plan, lambda count: bar.advance(task, count))
-    node = CacheNode(directory, bucket)
     with _step(say, "cache server"):
-        node.start(stack)
+        node = _cache_server(stack, directory, bucket)
     return Scene(bucket, node, plan)
+
+
+def _cache_server(stack: ExitStack, directory: str, bucket: "Bucket") -> "CacheProcess":
+    from hotshard.cli.cache_process import CacheProcess, CacheProcessError
+    from hotshard.cli.demo_data import BUCKET
+
+    origin = {
+        "prefix": f"s3://{BUCKET}/",
+        "endpoint_url": bucket.endpoint_url,
+        "region": bucket.region,
+        "addressing": "path",
+    }
+    environment: dict[str, str | None] = {
+        **{name: None for name in os.environ if name.startswith("AWS_")},
+        "AWS_ACCESS_KEY_ID": bucket.access_key,
+        "AWS_SECRET_ACCESS_KEY": bucket.secret_key,
+    }
+    document = {"origins": [origin], "free_space_floor": "256MiB", "log": {"level": "warning"}}
+    node = CacheProcess(os.path.join(directory, "node"), document, environment=environment)
+    stack.callback(node.stop)
+    try:
+        node.start()
+    except CacheProcessError as error:
+        raise Failure(str(error)) from error
+    return node
 
 
 def play(stack: ExitStack, scene: Scene, say: Callable[[str], None]) -> list[Pass]:
     """Two epochs through the cache, one straight from S3."""
-    import hotshard
-    from hotshard.cli.demo_node import Readers
+    from hotshard.cli.demo_readers import Readers
 
     with _step(say, f"{READERS} reader processes"):
-        readers = Readers(stack, READERS, scene.node, scene.bucket, scene.samples)
+        readers = Readers(stack, READERS, scene.node.address, scene.bucket, scene.samples)
     passes = []
-    with hotshard.connect(scene.node.address) as cache:
-        for name, epoch, through in (
-            ("epoch 1 (cold cache)", 1, "cache"),
-            ("epoch 2 (hot cache)", 2, "cache"),
-            ("direct from S3", 2, "s3"),
-        ):
-            with _step(say, name):
-                before = scene.node.origin_use(cache)
-                seconds, answers = readers.epoch(epoch, through)
-                gets, origin_bytes = scene.node.origin_use(cache)
-            read_bytes = sum(answer["bytes"] for answer in answers)
-            if through == "s3":
-                gets = sum(answer["requests"] for answer in answers)
-                origin_bytes = read_bytes
-            else:
-                gets, origin_bytes = gets - before[0], origin_bytes - before[1]
-            passes.append(
-                Pass(
-                    name,
-                    seconds,
-                    sum(answer["objects"] for answer in answers),
-                    read_bytes,
-                    gets,
-                    origin_bytes,
-                    tuple(uri for answer in answers for uri in answer["wrong"]),
-                )
+    for name, epoch, through in (
+        ("epoch 1 (cold cache)", 1, "cache"),
+        ("epoch 2 (hot cache)", 2, "cache"),
+        ("direct from S3", 2, "s3"),
+    ):
+        with _step(say, name):
+            gets_before, bytes_before = origin_use(scene.node)
+            seconds, answers = readers.epoch(epoch, through)
+            gets, origin_bytes = origin_use(scene.node)
+        read_bytes = sum(answer["bytes"] for answer in answers)
+        own_gets = sum(answer["requests"] for answer in answers)  # none of them through the cache
+        passes.append(
+            Pass(
+                name,
+                seconds,
+                sum(answer["objects"] for answer in answers),
+                read_bytes,
+                own_gets or gets - gets_before,
+                read_bytes if own_gets else origin_bytes - bytes_before,
+                tuple(uri for answer in answers for uri in answer["wrong"]),
             )
+        )
     return passes
+
+
+def origin_use(node: "CacheProcess") -> tuple[int, int]:
+    """GETs that the server has sent to the origin, and bytes that came back, since its start."""
+    counters = node.counters()
+    gets = (v for k, v in counters.items() if k.startswith(GETS) and 'verb="GET"' in k)
+    received = (v for k, v in counters.items() if k.startswith(RECEIVED_BYTES))
+    return int(sum(gets)), int(sum(received))
 
 
 def _report(scene: Scene, passes: list[Pass], *, as_json: bool) -> None:
@@ -226,12 +252,15 @@ def _step(say: Callable[[str], None], name: str) -> Iterator[None]:
 
 @contextmanager
 def _unwinding_on_signals() -> Iterator[None]:
-    """SIGTERM and SIGHUP end the demo like Ctrl-C: everything is stopped and removed."""
+    """Any request to end unwinds like Ctrl-C; further ones do not disturb the cleaning up."""
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
     def unwind(*_: Any) -> None:
+        for number in numbers:
+            signal.signal(number, signal.SIG_IGN)
         raise KeyboardInterrupt
 
-    previous = {number: signal.signal(number, unwind) for number in (signal.SIGTERM, signal.SIGHUP)}
+    previous = {number: signal.signal(number, unwind) for number in numbers}
     try:
         yield
     finally:

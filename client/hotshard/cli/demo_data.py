@@ -7,7 +7,7 @@ of it is kept in memory: an object is made, hashed, uploaded and forgotten.
 import random
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import xxhash
@@ -57,10 +57,6 @@ class Bucket:
             secret_access_key=self.secret_key,
             client_options={"allow_http": True},
         )
-
-    def document(self) -> dict[str, str]:
-        """For JSON."""
-        return asdict(self)
 
 
 def samples(shards: int = 4, shard_bytes: int = 64 << 20, small: int = 2500) -> list[Sample]:

@@ -64,12 +64,16 @@ class Failure(Exception):
     @property
     def line(self) -> str:
         """The line for stderr."""
-        return ": ".join(part for part in ("hotshard", self.what, self.remedy) if part)
+        joint = " " if self.what.endswith("?") else ": "
+        return f"hotshard: {self.what}" + (joint + self.remedy if self.remedy else "")
 
 
 def failure_of(error: HotshardError) -> Failure:
     """A typed error of hotshard as the end of a command."""
     for kind, code, remedy in _REMEDIES:
         if isinstance(error, kind):
-            return Failure(str(error), remedy, code)
+            said = (
+                "hotshard serve" in error.message
+            )  # the client's own advice, more exact than ours
+            return Failure(error.message, "" if said else remedy, code)
     return Failure(str(error))

@@ -90,12 +90,11 @@ def explain(session: Session, uri: str, as_json: bool) -> None:
             "yes" if shard.pinned else "no",
             "yes" if shard.verified else "on next use",
             shard.disk,
-            shard.digest,
         )
         for shard in found.shards
     ]
     output.print_table(
-        ("shard", "state", "size", "present", "pinned", "verified", "disk", "file"),
+        ("shard", "state", "size", "present", "pinned", "verified", "file"),
         rows,
         right=("shard", "size", "present"),
     )

@@ -11,6 +11,8 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import IO, Any
 
+from hotshard.core.errors import HotshardError
+
 _UNITS = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
 
 
@@ -46,14 +48,16 @@ def printable(name: str) -> str:
 
 
 def plain(value: object) -> Any:
-    """A dataclass as what JSON knows; errors become their message."""
+    """A dataclass as what JSON knows; an error becomes its name, uri and message."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {f.name: plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
     if isinstance(value, Mapping):
         return {key: plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
         return [plain(item) for item in value]
-    return str(value) if isinstance(value, Exception) else value
+    if isinstance(value, HotshardError):
+        return {"error": type(value).__name__, "uri": value.uri, "message": value.message}
+    return value
 
 
 def on_terminal(stream: IO[str]) -> bool:
@@ -130,7 +134,7 @@ def _print_rich(
     Console(file=sys.stdout).print(table)
 
 
-def progress_bar(label: str) -> Any:
+def progress_bar(*, transient: bool = False) -> Any:
     """A progress display on stderr: bytes, rate and time left; silent when nobody looks."""
     from rich import progress
     from rich.console import Console
@@ -144,5 +148,5 @@ def progress_bar(label: str) -> Any:
         progress.TextColumn("{task.fields[note]}"),
         console=Console(file=sys.stderr),
         disable=not on_terminal(sys.stderr),
-        transient=not label,
+        transient=transient,
     )

@@ -12,10 +12,9 @@ from hotshard.cli.session import Session
 from hotshard.core.objects import ObjectInfo
 
 if TYPE_CHECKING:
-    from hotshard.calls import Prefix
+    from hotshard import Prefix
 
-CHUNK_BYTES = 8 << 20
-LS_BATCH = 1000  # lines formatted together; a bucket of any size is listed in bounded memory
+CHUNK_BYTES = 4 << 20
 
 
 @click.command()
@@ -91,14 +90,13 @@ def stat(session: Session, uri: str, as_json: bool) -> None:
 @click.pass_obj
 def cat(session: Session, uri: str, offset: int, length: int | None) -> None:
     """Write the bytes of the object URI to stdout."""
-    with session.connect() as cache, cache.open(uri) as source:
-        left = source.seek(0, 2) - offset if length is None else length
-        source.seek(offset)
-        buffer = memoryview(bytearray(max(0, min(CHUNK_BYTES, left))))
-        while left > 0:
-            count = source.readinto(buffer[: min(len(buffer), left)])
+    with session.connect() as cache, cache.open(uri, buffering=0) as source:
+        end = source.size if length is None else min(source.size, offset + length)
+        buffer = memoryview(bytearray(max(0, min(CHUNK_BYTES, end - offset))))
+        while offset < end:
+            count = source.readinto_at(buffer[: end - offset], offset)
             if not count:
                 break
             sys.stdout.buffer.write(buffer[:count])
-            left -= count
+            offset += count
         sys.stdout.buffer.flush()

@@ -1,7 +1,7 @@
-"""`hotshard serve` and `hotshard config check`: both start the server's own program.
+"""`hotshard serve` and `hotshard config check`: both become the server's own program.
 
-The client never imports the server; it runs `python -m cache_server` with what was asked. `serve`
-replaces this process, so that signals, exit code and process id are the server's.
+The client never imports the server; it runs `python -m cache_server` with what was asked, in place of this
+process, so that signals, exit code and process id are the server's.
 """
 
 import importlib.util
@@ -12,50 +12,37 @@ import click
 
 from hotshard.cli.exits import Failure
 
+SERVER_NEEDS = ("cache_server", "aiobotocore", "pydantic", "uvloop", "yaml")
+
 
 @click.command()
-@click.option("--config", "config_path", metavar="FILE", help="The YAML configuration file.")
+@click.option("--config", metavar="FILE", help="The YAML configuration file.")
 @click.option(
-    "--origin", "origins", multiple=True, metavar="URI", help="A prefix to serve; may be repeated."
-)
-@click.option(
-    "--cache-dir",
-    "cache_dirs",
+    "--origin",
+    metavar="URI",
     multiple=True,
-    metavar="DIR",
-    help="Where to cache; may be repeated.",
+    help="Serve what lies below s3://bucket/prefix/ or file:///dir/. May be repeated.",
 )
-@click.option("--listen", metavar="HOST:PORT", help="The gRPC address.")
-@click.option("--admin-listen", metavar="HOST:PORT", help="The address of /metrics and /healthz.")
-@click.option("--local-socket", metavar="PATH", help="The socket for processes of this node.")
-def serve(
-    config_path: str | None,
-    origins: tuple[str, ...],
-    cache_dirs: tuple[str, ...],
-    listen: str | None,
-    admin_listen: str | None,
-    local_socket: str | None,
-) -> None:
+@click.option("--cache-dir", metavar="DIR", multiple=True, help="Keep data there. May be repeated.")
+@click.option("--socket", metavar="PATH", help="The socket for processes of this node.")
+@click.option("--grpc-listen", metavar="HOST:PORT", help="The gRPC service.")
+@click.option("--admin-listen", metavar="HOST:PORT", help="Metrics, status and probes.")
+@click.option("--log-level", type=click.Choice(["debug", "info", "warning", "error"]))
+@click.option("--log-format", type=click.Choice(["text", "json"]))
+def serve(**options: str | tuple[str, ...] | None) -> None:
     """Run a cache server until SIGTERM or Ctrl-C.
 
-    No AWS is needed to try it: `hotshard serve --origin file:///data --cache-dir /mnt/nvme/hotshard`.
+    No AWS is needed to try it: `hotshard serve --origin file:///data/ --cache-dir /mnt/nvme/hotshard`.
+    Every key of the configuration can also be set by a variable: see docs/CONFIGURATION.md.
     """
     arguments: list[str] = []
-    for option, values in (
-        ("--config", (config_path,)),
-        ("--origin", origins),
-        ("--cache-dir", cache_dirs),
-        ("--listen", (listen,)),
-        ("--admin-listen", (admin_listen,)),
-        ("--local-socket", (local_socket,)),
-    ):
-        for value in values:
-            if value is not None:
-                arguments += [option, value]
+    for name, given in options.items():
+        for value in (given,) if isinstance(given, str) else given or ():
+            arguments += [f"--{name.replace('_', '-')}", value]
     _become_server(arguments)
 
 
-@click.group()
+@click.group(no_args_is_help=False)
 def config() -> None:
     """Look at a configuration."""
 
@@ -68,9 +55,10 @@ def check(file: str | None) -> None:
 
 
 def _become_server(arguments: list[str]) -> None:
-    if importlib.util.find_spec("cache_server") is None:
+    missing = [name for name in SERVER_NEEDS if importlib.util.find_spec(name) is None]
+    if missing:
         raise Failure(
-            "the server is not installed here", "install it with `pip install 'hotshard[server]'`"
+            f"the server is not installed ({', '.join(missing)})", "pip install 'hotshard[server]'"
         )
     sys.stdout.flush()
     sys.stderr.flush()

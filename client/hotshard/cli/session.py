@@ -30,9 +30,11 @@ class Session:
         """The calls that only operators make; they exist over gRPC alone."""
         from hotshard.cli.operator import Operator
 
-        return Operator(self._grpc())
+        return Operator(self.grpc_target)
 
-    def _grpc(self) -> str:
+    @property
+    def grpc_target(self) -> str:
+        """Where the operator calls go."""
         if self.grpc_address:
             return self.grpc_address
         if self.address or os.environ.get(VARIABLE):

@@ -12,7 +12,7 @@ from hotshard.cli.operating import JSON_OPTION
 from hotshard.cli.session import Session
 
 if TYPE_CHECKING:
-    from hotshard.calls import WarmProgress
+    from hotshard import WarmProgress
 
 FAILURES_SHOWN = 20
 
@@ -24,11 +24,11 @@ FAILURES_SHOWN = 20
 def prefetch(session: Session, uris: tuple[str, ...], as_json: bool) -> None:
     """Start to load objects and prefixes, and return at once."""
     with session.connect() as cache:
-        job_id = cache.prefetch(uris)
+        job_ids = cache.prefetch(uris)
     if as_json:
-        output.print_json({"job_id": job_id})
+        output.print_json({"job_ids": list(job_ids)})
     else:
-        output.print_line(f"started {job_id}")
+        output.print_line(f"started {', '.join(job_ids)}")
 
 
 @click.command(short_help="Load objects and prefixes; wait until all is resident.")
@@ -42,7 +42,7 @@ def warm(session: Session, uris: tuple[str, ...], allow_partial: bool, as_json: 
     Exits with 0 only if all of it is, with 3 if some is not. The loading goes on if the command is
     interrupted.
     """
-    with session.connect() as cache, output.progress_bar("warm") as bar:
+    with session.connect() as cache, output.progress_bar() as bar:
         task = bar.add_task("warm", total=None, note="listing")
 
         def show(now: "WarmProgress") -> None:

@@ -1,0 +1,143 @@
+"""origin.*: cold data from S3 through the server, beside the fastest S3 client reading into memory.
+
+Every run of ours starts a server with an empty cache. Our side does more than the limit: it checks what
+arrives, writes it to the disk and hands it to a reader.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+
+from benchmarks import engines
+from benchmarks.bench import Bench, Row, Side, Sides, constant
+from benchmarks.cost import Cost, peak_rss_bytes
+from benchmarks.data import DataSet
+from benchmarks.engines import Figure
+from benchmarks.results import BenchError, Measured
+from benchmarks.rows.scene import Remote, connect, in_s3, warm
+from benchmarks.sabotage import ReadInto, Sabotage
+from benchmarks.stats import Better
+
+_MIB = 1 << 20
+_SMALL_BYTES = 100 << 10
+_BLOCK_BYTES = 8 * _MIB  # the server's own, and the ranges of the engines
+_IN_FLIGHT = 32
+_FILLS_IN_FLIGHT = 16  # what a prefetch may hold of the server's 32
+_RSS_LIMIT_MIB = 300.0
+
+
+@contextmanager
+def _open_fill(bench: Bench) -> Iterator[Sides]:
+    data = DataSet(bench.seed, 4, bench.pick(full=256, quick=64, tiny=1) * _MIB)
+    with in_s3(bench.directory, data) as remote:
+        limits = _engines(remote, _FILLS_IN_FLIGHT, lambda figure: figure.gb_per_s)
+        yield Sides(ours=lambda: _fill(remote, bench.sabotage), limits=limits)
+
+
+def _fill(remote: Remote, sabotage: Sabotage) -> Measured:
+    """Make the whole set resident, then (untimed) read all of it."""
+    with remote.cold_node() as node, connect(node) as client:
+        with Cost({"server": node.pid}) as cost:
+            sabotage.wrap(warm)(client, remote.place)
+        _check_all(remote, sabotage.wrap_into(client.read_into))
+    total = remote.place.data.total_bytes
+    return Measured(total / cost.seconds / 1e9, cost.seconds, total, 4, cost.cpu_s)
+
+
+@contextmanager
+def _open_small(bench: Bench) -> Iterator[Sides]:
+    data = DataSet(bench.seed, bench.pick(full=4000, quick=1000, tiny=20), _SMALL_BYTES)
+    with in_s3(bench.directory, data) as remote:
+        limits = _engines(remote, _IN_FLIGHT, lambda figure: figure.objects_per_s)
+        yield Sides(ours=lambda: _small(remote, bench.sabotage), limits=limits)
+
+
+def _small(remote: Remote, sabotage: Sabotage) -> Measured:
+    """What an epoch's first pass does: list the prefix, then read every object once."""
+    settings = {"fetch": {"concurrency": _IN_FLIGHT}}
+    with remote.cold_node(**settings) as node, connect(node) as client:
+        read_many = sabotage.wrap_bytes(client.read_many)
+        with Cost({"server": node.pid}) as cost:
+            uris = [entry.uri for entry in client.list(remote.place.prefix)]
+            bodies = read_many(uris)
+    data = remote.place.data
+    if uris != remote.place.uris():
+        raise BenchError(f"the listing has {len(uris)} names, {data.count} were uploaded")
+    for index, body in enumerate(bodies):
+        data.check(index, 0, data.object_bytes, body)
+    count = data.count
+    return Measured(count / cost.seconds, cost.seconds, data.total_bytes, count, cost.cpu_s)
+
+
+@contextmanager
+def _open_rss(bench: Bench) -> Iterator[Sides]:
+    data = DataSet(bench.seed, 16, bench.pick(full=256, quick=64, tiny=1) * _MIB)
+    fat = bench.sabotage is Sabotage.FAT
+    with in_s3(bench.directory, data) as remote:
+
+        def ours() -> Measured:
+            with remote.cold_node(fat=fat) as node, connect(node) as client:
+                with Cost({"server": node.pid}) as cost:
+                    warm(client, remote.place)
+                peak = peak_rss_bytes(node.pid)
+                _check_all(remote, bench.sabotage.wrap_into(client.read_into))
+            return Measured(peak / _MIB, cost.seconds, data.total_bytes, data.count, cost.cpu_s)
+
+        yield Sides(ours=ours, limits={"the limit set": constant(_RSS_LIMIT_MIB)})
+
+
+def _engines(remote: Remote, in_flight: int, value: Callable[[Figure], float]) -> dict[str, Side]:
+    """S3 clients that get the same ranges of the same objects into memory."""
+    data = remote.place.data
+    load = engines.Load(
+        remote.bucket, tuple(remote.keys()), data.object_bytes, _BLOCK_BYTES, in_flight
+    )
+    environment = dict(remote.server.environment)
+
+    def side(engine: str) -> Measured:
+        figure = engines.measure(engine, load, environment)
+        cpu_s = {"client": figure.cpu_s}
+        return Measured(value(figure), figure.seconds, figure.total_bytes, figure.objects, cpu_s)
+
+    return {engine: partial(side, engine) for engine in engines.PEERS}
+
+
+def _check_all(remote: Remote, read_into: ReadInto) -> None:
+    """Read every byte of the set and compare it."""
+    data = remote.place.data
+    view = memoryview(bytearray(_BLOCK_BYTES))
+    for index in range(data.count):
+        for offset in range(0, data.object_bytes, _BLOCK_BYTES):
+            length = min(_BLOCK_BYTES, data.object_bytes - offset)
+            count = read_into(remote.place.uri(index), view[:length], offset)
+            data.check(index, offset, length, view[:count])
+
+
+ROWS = (
+    Row(
+        "origin.fill",
+        "cold objects of 256 MiB from S3 to the disk",
+        "GB/s",
+        0.8,
+        _open_fill,
+        warm_up=False,
+    ),
+    Row(
+        "origin.small",
+        "cold objects of 100 KiB from S3 to a reader, 32 in flight, listing included",
+        "objects/s",
+        0.8,
+        _open_small,
+        warm_up=False,
+    ),
+    Row(
+        "origin.rss",
+        "peak memory of the server while it fills 4 GiB",
+        "MiB",
+        1.0,
+        _open_rss,
+        better=Better.LOWER,
+        warm_up=False,
+        sabotages=(Sabotage.FLIP, Sabotage.FAT),
+    ),
+)

@@ -1,0 +1,134 @@
+"""What most rows need first: a data set at an origin, a server over it, a client, all of it hot."""
+
+import contextlib
+import os
+import resource
+import shutil
+import tempfile
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import hotshard
+from benchmarks.data import DataSet
+from benchmarks.load.loops import Place
+from benchmarks.node import Node, cache_node
+from benchmarks.results import BenchError
+from hotshard.cli.s3_server import SeaweedS3
+from hotshard.core.blocks import shard_digest
+
+_BUCKET = "bench"
+_UPLOADS = 4  # at a time
+FILES_MAX = 1024  # open files a client keeps: its own default where the limits of the process allow
+
+
+@dataclass(frozen=True, slots=True)
+class Hot:
+    """A data set that is resident in a running server."""
+
+    node: Node
+    place: Place
+    client: hotshard.Client
+
+    @property
+    def data(self) -> DataSet:
+        """What was written."""
+        return self.place.data
+
+    def cached_path(self, index: int) -> str:
+        """The sealed file of an object of one shard: what the limits read."""
+        info = self.client.stat(self.place.uri(index))
+        name = shard_digest(info.uri, info.version, 0).hex()
+        path = os.path.join(self.node.cache_dir, "sealed", name[:2], name)
+        if os.stat(path).st_size != self.data.object_bytes:
+            raise BenchError(f"{path} is not the cached copy of {info.uri}")
+        return path
+
+
+@contextlib.contextmanager
+def hot_files(directory: str, data: DataSet) -> Iterator[Hot]:
+    """Write a data set as files, serve them, and make all of it resident."""
+    allow_open_files()
+    origin = os.path.join(directory, "origin")
+    data.write(origin)
+    place = Place(data, f"file://{origin}/")
+    served = cache_node(os.path.join(directory, "node"), [{"prefix": place.prefix}])
+    with served as node, connect(node) as client:
+        warm(client, place)
+        yield Hot(node, place, client)
+
+
+@dataclass(frozen=True, slots=True)
+class Remote:
+    """A data set in an S3 server on loopback."""
+
+    server: SeaweedS3
+    place: Place
+    directory: str
+    bucket: str = _BUCKET
+
+    def keys(self) -> list[str]:
+        """The keys of all objects."""
+        start = len(f"s3://{self.bucket}/")
+        return [uri[start:] for uri in self.place.uris()]
+
+    @contextlib.contextmanager
+    def cold_node(self, **settings: Any) -> Iterator[Node]:
+        """A server over it with an empty cache, which is deleted afterwards: no writes stay pending."""
+        work = tempfile.mkdtemp(prefix="node-", dir=self.directory)
+        origin = {"prefix": self.place.prefix, "endpoint_url": self.server.endpoint_url}
+        try:
+            with cache_node(
+                os.path.join(work, "n"), [origin], environment=self.server.environment, **settings
+            ) as node:
+                yield node
+        finally:
+            shutil.rmtree(work, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def in_s3(directory: str, data: DataSet) -> Iterator[Remote]:
+    """Start an S3 server and upload a data set."""
+    import boto3
+
+    with SeaweedS3() as server:
+        boto = boto3.client(
+            "s3",
+            endpoint_url=server.endpoint_url,
+            aws_access_key_id=server.access_key,
+            aws_secret_access_key=server.secret_key,
+            region_name=server.region,
+        )
+        boto.create_bucket(Bucket=_BUCKET)
+
+        def upload(index: int) -> None:
+            body = data.content(index, 0, data.object_bytes)
+            boto.put_object(Bucket=_BUCKET, Key=f"data/{data.name(index)}", Body=body)
+
+        with ThreadPoolExecutor(_UPLOADS) as pool:
+            deque(pool.map(upload, range(data.count)), maxlen=0)
+        yield Remote(server, Place(data, f"s3://{_BUCKET}/data/"), directory)
+
+
+def connect(node: Node) -> hotshard.Client:
+    """A client on the local socket, knowing nothing yet."""
+    return hotshard.connect(node.socket_path, files_max=FILES_MAX)
+
+
+def warm(client: hotshard.Client, place: Place) -> None:
+    """Make a data set resident.
+
+    Raises:
+        BenchError: not all of it is.
+    """
+    found = client.warm([place.prefix])
+    if not found.complete or found.resident_bytes != place.data.total_bytes:
+        raise BenchError(f"not everything became resident: {found}")
+
+
+def allow_open_files() -> None:
+    """Raise this process' limit of open files as far as it may."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

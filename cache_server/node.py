@@ -1,0 +1,260 @@
+"""The composition root: builds the parts of a node, opens them in order, closes them in reverse.
+
+    store -> origins -> cache -> local socket, gRPC, admin HTTP -> ready
+    SIGTERM -> not ready -> no new requests -> requests under way finish -> fills end -> store closed clean
+
+Everything that runs in the background lives in one TaskGroup (tasks.py).
+"""
+
+import asyncio
+import logging
+import resource
+import signal
+import time
+from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
+
+from cache_server.admin import AdminServer
+from cache_server.cache import Cache
+from cache_server.catalog import Catalog
+from cache_server.config import Amount, OriginConfig, ServerConfig
+from cache_server.config.memory import read_auto_memory_bytes
+from cache_server.fill import FillTools
+from cache_server.grpc_server import GrpcServer
+from cache_server.local_socket import LocalSocketServer, LocalTools
+from cache_server.metrics import Metrics
+from cache_server.origins.posix import PosixOptions, PosixOrigin
+from cache_server.origins.s3 import S3Options, S3Origin
+from cache_server.origins.table import Mounted, OriginTable
+from cache_server.service import CacheService
+from cache_server.slots import FetchSlots
+from cache_server.status import Parts, Statuses, dataset_namer
+from cache_server.store.options import CacheDir, Space, StoreEvents, StoreOptions
+from cache_server.store.store import Store
+from cache_server.tasks import Tasks
+from cache_server.transient import Transient
+from cache_server.warm import Warmer
+from hotshard.core.blocks import Geometry
+
+log = logging.getLogger(__name__)
+
+LOOP_THREADS = 8  # for what the loop hands over: preads of gRPC reads, socket files, name look-ups
+FETCH_BUFFER_BYTES = 1 << 20  # what a fetch thread holds
+TEND_INTERVAL_S = 1.0
+PROBE_INTERVAL_S = 30.0
+SCRUB_PAUSE_S = 1.0  # between two shards
+SCRUB_BYTES_PER_S = 32 << 20  # a terabyte in nine hours
+OPEN_FILES_MAX = 1 << 20
+
+
+class Node:
+    """One cache server."""
+
+    def __init__(self, config: ServerConfig, version: str) -> None:
+        self._config = config
+        self._version = version
+        self._stop = asyncio.Event()
+
+    def stop(self) -> None:
+        """Begin to shut down; idempotent."""
+        self._stop.set()
+
+    async def run(self) -> None:
+        """Serve until `stop`, or SIGTERM or SIGINT.
+
+        Raises:
+            ConfigError: what the configuration asks for cannot be had (a port in use, no usable disk).
+        """
+        loop = asyncio.get_running_loop()
+        loop.set_default_executor(ThreadPoolExecutor(LOOP_THREADS, "hotshard"))
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self.stop)
+        _raise_open_files_limit()
+        async with AsyncExitStack() as stack:
+            await self._open(stack)
+            await self._stop.wait()
+            log.info("stopping")
+
+    async def _open(self, stack: AsyncExitStack) -> None:
+        """Open all parts; the stack closes them in reverse."""
+        config = self._config
+        metrics = Metrics(self._version, [origin.prefix for origin in config.origins])
+        geometry = Geometry(config.shard_bytes, config.block_bytes)
+        store = _store(config, geometry, metrics)
+        await store.start()
+        stack.push_async_callback(store.close)
+        tasks = await stack.enter_async_context(_tasks())
+        table = OriginTable([await _mounted(c, config, metrics, stack) for c in config.origins])
+        slots = FetchSlots(
+            config.fetch.concurrency,
+            max(1, int(config.fetch.concurrency * config.fetch.prefetch_share)),
+        )
+        catalog = Catalog(
+            table,
+            spawn=tasks.spawn,
+            clock=time.monotonic,
+            recall=store.recall,
+            entries_max=config.metadata_entries,
+        )
+        transient = Transient(
+            await self._transient_bytes(), geometry=geometry, slots=slots, spawn=tasks.spawn
+        )
+        tools = FillTools(store, slots, geometry, tasks.spawn, metrics.fill)
+        cache = Cache(table, catalog, transient, tools, metrics)
+        warmer = Warmer(cache, tasks.spawn)
+        parts = Parts(cache, store, slots, transient, warmer)
+        statuses = Statuses(parts, metrics, self._version)
+        for upkeep in (_tend(store), _probe(store), _scrub(store)):
+            tasks.spawn(upkeep)
+        await self._open_edges(stack, parts, statuses, metrics, tasks)
+
+    async def _open_edges(
+        self,
+        stack: AsyncExitStack,
+        parts: Parts,
+        statuses: Statuses,
+        metrics: Metrics,
+        tasks: Tasks,
+    ) -> None:
+        """Open what others talk to. Admin first and closed last, so that probes see every state."""
+        config = self._config
+        admin = AdminServer(config.admin, metrics, statuses.status, lambda: statuses.unready)
+        await admin.start()
+        stack.push_async_callback(admin.close)
+        node_id = parts.store.node_id
+        local = LocalSocketServer(
+            config.local_socket.path,
+            LocalTools(
+                cache=parts.cache,
+                warmer=parts.warmer,
+                statuses=statuses,
+                metrics=metrics,
+                spawn=tasks.spawn,
+                node_id=node_id,
+                version=self._version,
+            ),
+            mode=config.local_socket.mode,
+            allowed_uids=_uids(config.local_socket.allowed_uids),
+        )
+        await local.start()
+        stack.push_async_callback(local.close, config.shutdown_grace_s)
+        service = CacheService(parts.cache, parts.warmer, statuses, metrics)
+        grpc_server = GrpcServer(config.grpc, service)
+        await grpc_server.start()
+        stack.push_async_callback(grpc_server.close, config.shutdown_grace_s)
+        await grpc_server.set_ready(ready=True)
+        statuses.unready = ""
+        stack.callback(setattr, statuses, "unready", "stopping")
+        log.info(
+            "ready",
+            extra={
+                "node": node_id,
+                "local": config.local_socket.path,
+                "grpc": f"{config.grpc.listen.host}:{grpc_server.port}",
+                "admin": f"{config.admin.listen.host}:{admin.port}",
+                "origins": len(config.origins),
+            },
+        )
+
+    async def _transient_bytes(self) -> int:
+        """What of the memory budget is left for serving without disk."""
+        config = self._config
+        budget = config.memory_bytes
+        if budget is None:
+            budget = await asyncio.to_thread(read_auto_memory_bytes)
+        return max(config.block_bytes, budget - config.fetch.concurrency * FETCH_BUFFER_BYTES)
+
+
+def _store(config: ServerConfig, geometry: Geometry, metrics: Metrics) -> Store:
+    return Store(
+        [CacheDir(d.path, _space(d.capacity_bytes)) for d in config.cache_dirs],
+        geometry=geometry,
+        options=StoreOptions(
+            free_space_floor=_space(config.free_space_floor),
+            dataset_of=dataset_namer([origin.prefix for origin in config.origins]),
+        ),
+        events=StoreEvents(
+            sealed=metrics.sealed,
+            evicted=metrics.evicted,
+            quarantined=metrics.quarantined,
+        ),
+    )
+
+
+def _uids(uids: tuple[int, ...] | None) -> frozenset[int] | None:
+    return None if uids is None else frozenset(uids)
+
+
+def _space(amount: Amount) -> Space:
+    return Space(size=amount.size_bytes or 0, fraction=amount.share or 0.0)
+
+
+async def _mounted(
+    origin: OriginConfig, config: ServerConfig, metrics: Metrics, stack: AsyncExitStack
+) -> Mounted:
+    """Start one origin."""
+    on_request = partial(metrics.origin_request, origin.prefix)
+    fetch = config.fetch
+    opened: S3Origin | PosixOrigin
+    if origin.prefix.startswith("s3://"):
+        s3 = S3Options(
+            prefix=origin.prefix,
+            endpoint_url=origin.endpoint_url,
+            region=origin.region,
+            profile=origin.profile,
+            anonymous=origin.anonymous,
+            addressing=origin.addressing,
+            requester_pays=origin.requester_pays,
+            concurrency=fetch.concurrency,
+            attempts=fetch.attempts,
+            connect_timeout_s=fetch.connect_timeout_s,
+            read_timeout_s=fetch.read_timeout_s,
+        )
+        opened = S3Origin(s3, on_request)
+    else:
+        opened = PosixOrigin(PosixOptions(origin.prefix, fetch.concurrency), on_request)
+    await opened.start()
+    stack.push_async_callback(opened.close)
+    return Mounted(opened, origin.metadata_ttl_s, origin.immutable, origin.strict)
+
+
+@asynccontextmanager
+async def _tasks() -> AsyncIterator[Tasks]:
+    """The server's task group; what is left in it is ended at the end."""
+    async with asyncio.TaskGroup() as group:
+        tasks = Tasks(group)
+        try:
+            yield tasks
+        finally:
+            await tasks.cancel()
+
+
+async def _tend(store: Store) -> None:
+    """Give space back when others fill the file system."""
+    while True:
+        await asyncio.sleep(TEND_INTERVAL_S)
+        await store.tend()
+
+
+async def _probe(store: Store) -> None:
+    """Take failed disks back when they work again."""
+    while True:
+        await asyncio.sleep(PROBE_INTERVAL_S)
+        await store.probe()
+
+
+async def _scrub(store: Store) -> None:
+    """Check sealed shards against their checksums, one after the other, slowly, for ever."""
+    while True:
+        size = await store.scrub_one()
+        await asyncio.sleep(max(SCRUB_PAUSE_S, size / SCRUB_BYTES_PER_S))
+
+
+def _raise_open_files_limit() -> None:
+    """Take as many open files as we may: each warm shard keeps one open."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = min(hard, OPEN_FILES_MAX) if hard != resource.RLIM_INFINITY else OPEN_FILES_MAX
+    if soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))

@@ -1,0 +1,66 @@
+"""What the cache answers with: open files, and reports about objects. Data only."""
+
+from dataclasses import dataclass
+
+from cache_server.store.shard import ShardKey
+from hotshard.core.objects import ObjectInfo
+from hotshard.openfile import OpenFile
+
+
+@dataclass(frozen=True, slots=True)
+class FileExtent:
+    """[object_offset, object_offset + length) of the object lies in `file` at `file_offset`."""
+
+    object_offset: int
+    length: int
+    file: OpenFile
+    file_offset: int
+    sealed: bool
+    """The file is a whole sealed shard: all of it stays valid for as long as it is held open."""
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """The answer to an open."""
+
+    info: ObjectInfo
+    extents: tuple[FileExtent, ...]
+    """In object order, without gaps, the first one holding the offset asked for. May end before the
+    range does, but is never empty for a range that has bytes. Empty for an empty range."""
+    lease_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """A request for [offset, offset + length) of one object."""
+
+    uri: str
+    version: str
+    """Empty: the current one."""
+    offset: int
+    length: int
+
+
+@dataclass(frozen=True, slots=True)
+class ShardState:
+    """Where one shard stands."""
+
+    key: ShardKey
+    state: str
+    """ "absent", "partial" or "sealed"."""
+    present_bytes: int
+    disk: str
+    pinned: bool
+    verified: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """What is known of an object."""
+
+    info: ObjectInfo
+    origin: str
+    metadata_age_s: float
+    lease_s: float
+    shards: list[ShardState]
+    last_miss: str

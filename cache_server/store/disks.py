@@ -1,0 +1,320 @@
+"""The cache directories of a node: opening them, losing one, getting it back.
+
+    ready --- an I/O error ---> failed --- a probe that succeeds ---> ready
+    refused: another node's, a newer format's, or not a hotshard directory
+
+A failed or refused disk is opened again from time to time exactly as at the start: there is one way in.
+Its shards leave the index when it fails and come back with it, if nothing took their place.
+
+All directories agree on the node id. If they do not, the id that most of them have is this node's (the
+first one's, at a tie), and the others are refused.
+"""
+
+import asyncio
+import errno
+import logging
+import math
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+
+import xxhash
+
+from cache_server.store import layout, recovery
+from cache_server.store.index import DISKS_MAX, Entry
+from cache_server.store.layout import Identity
+from cache_server.store.options import CacheDir, DiskReport, StoreEvents, StoreOptions
+from cache_server.store.records import Records
+from cache_server.store.recovery import Recovered
+from cache_server.store.sealer import Drop, Note
+from cache_server.store.shelf import Shelf
+from cache_server.store.volume import Volume
+from hotshard.core.errors import ConfigError
+from hotshard.openfile import OpenFile
+
+logger = logging.getLogger(__name__)
+
+_FULL = {errno.ENOSPC, errno.EDQUOT}
+_NOT_THE_DISK = {errno.EMFILE, errno.ENFILE, errno.ENOMEM}
+_ADOPT_CHUNK = 4096  # entries taken into the index between two turns of the event loop
+
+
+@dataclass(slots=True, eq=False)
+class Disk:
+    """One configured directory."""
+
+    number: int
+    directory: CacheDir
+    state: str = "failed"
+    reason: str = "not opened yet"
+    volume: Volume | None = None
+    closing: asyncio.Future[None] | None = None
+    """The shutdown of its failed volume."""
+
+
+@dataclass(slots=True)
+class _Locked:
+    """A directory we hold the lock of."""
+
+    lock_fd: OpenFile
+    identity: Identity | None
+
+
+class Disks:
+    """See the module."""
+
+    def __init__(
+        self,
+        dirs: Sequence[CacheDir],
+        *,
+        shard_bytes: int,
+        options: StoreOptions,
+        events: StoreEvents,
+        shelf: Shelf,
+    ) -> None:
+        assert len(dirs) <= DISKS_MAX
+        self.node_id = ""
+        self.all = [Disk(number, directory) for number, directory in enumerate(dirs)]
+        self._shard_bytes = shard_bytes
+        self._options = options
+        self._events = events
+        self._shelf = shelf
+        self._index = shelf.index
+
+    async def start(self) -> None:
+        """Open all; raises ConfigError when a directory is in use, or none works and one is required."""
+        await self._open(self.all, starting=True)
+        if self._options.required and not any(disk.volume for disk in self.all):
+            reasons = [f"cache_dirs: {disk.directory.path}: {disk.reason}" for disk in self.all]
+            raise ConfigError(reasons or ["cache_dirs: none given"])
+
+    async def close(self) -> None:
+        """Say goodbye on every disk."""
+        boot_id = await self._shelf.run(layout.boot_id)
+        for disk in self.all:
+            if disk.closing is not None:
+                await asyncio.wait([disk.closing])
+            if disk.volume is None:
+                continue
+            try:
+                await self._shelf.run(partial(disk.volume.close, boot_id=boot_id))
+            except OSError as error:
+                logger.warning("%s: no clean stop: %s", disk.directory.path, error)
+            disk.volume = None
+
+    def ready(self) -> list[Volume]:
+        """The disks that take new shards."""
+        return [d.volume for d in self.all if d.volume is not None and d.state == "ready"]
+
+    def ranked(self, digest: bytes) -> list[Volume]:
+        """The ready disks in the order in which a shard prefers them.
+
+        Weighted rendezvous hashing (Schindelhauer and Schomaker 2005): each disk gets its share by
+        capacity, and a disk that comes or goes moves no shard between the others.
+        """
+        volumes = self.ready()
+        if len(volumes) > 1:
+            volumes.sort(key=lambda volume: _distance(digest, volume))
+        return volumes
+
+    def volume_of(self, digest: bytes) -> Volume | None:
+        """Where a sealed shard is."""
+        number = self._index.disk_of(digest)
+        return None if number is None else self.all[number].volume
+
+    def number_of(self, volume: Volume) -> int:
+        """The number of an opened disk."""
+        return next(disk.number for disk in self.all if disk.volume is volume)
+
+    def reports(self) -> list[DiskReport]:
+        """The state of every disk."""
+        return [_report(disk) for disk in self.all]
+
+    # Losing a disk, and getting it back.
+
+    def failed(self, volume: Volume, error: OSError) -> None:
+        """Take in an error that a disk gave; all but a lack of space loses the disk."""
+        if error.errno in _FULL:
+            volume.is_full()
+        elif error.errno not in _NOT_THE_DISK and not volume.dead:
+            disk = next(disk for disk in self.all if disk.volume is volume)
+            volume.dead = True
+            disk.volume = None
+            for digest in list(self._index.on_disk(disk.number)):
+                self._index.pop(digest)
+                self._shelf.files.pop(digest)
+            disk.closing = self._shelf.run(partial(_close_failed, volume))
+            self._set_state(disk, "failed", str(error))
+
+    async def probe(self) -> None:
+        """Try to open what is not ready."""
+        lost = [
+            disk
+            for disk in self.all
+            if disk.volume is None and (disk.closing is None or disk.closing.done())
+        ]
+        if lost:
+            await self._open(lost, starting=False)
+
+    async def _open(self, disks: list[Disk], *, starting: bool) -> None:
+        locked: dict[Disk, _Locked] = {}
+        for disk in disks:
+            try:
+                locked[disk] = await self._shelf.run(partial(_lock, disk.directory.path))
+            except layout.InUse as error:
+                reason = "in use by another running hotshard server"
+                if starting:
+                    raise ConfigError([f"cache_dirs: {error} is {reason}"]) from error
+                self._set_state(disk, "failed", reason)
+            except layout.Refused as error:
+                self._set_state(disk, "refused", str(error))
+            except OSError as error:
+                self._set_state(disk, "failed", str(error))
+        if not self.node_id:
+            self.node_id = _choose([lock.identity for lock in locked.values()])
+        opened: dict[Disk, tuple[Volume, Recovered]] = {}
+        for disk, lock in locked.items():
+            identity = lock.identity or Identity(layout.FORMAT, self.node_id, layout.new_id())
+            if identity.node != self.node_id:
+                reason = (
+                    f"belongs to node {identity.node} (this is {self.node_id}); empty it to use it"
+                )
+                self._set_state(disk, "refused", reason)
+                continue
+            try:
+                opened[disk] = await self._open_one(disk, lock, identity)
+            except OSError as error:
+                self._set_state(disk, "failed", str(error))
+        await self._load(opened, starting=starting)
+
+    async def _open_one(
+        self, disk: Disk, lock: _Locked, identity: Identity
+    ) -> tuple[Volume, Recovered]:
+        loop = asyncio.get_running_loop()
+
+        def work() -> tuple[Volume, Recovered]:
+            path = disk.directory.path
+            layout.make(path, identity)
+            recovered = recovery.open_records(path, self._shard_bytes)
+            try:
+                volume = Volume(
+                    disk.directory, identity.disk, lock.lock_fd, recovered, self._options, loop
+                )
+            except BaseException:
+                recovered.records.close()
+                raise
+            return volume, recovered
+
+        return await self._shelf.run(work)
+
+    async def _load(self, opened: dict[Disk, tuple[Volume, Recovered]], *, starting: bool) -> None:
+        pins = self._shelf.pins
+        if starting:
+            found = [await self._shelf.run(r.records.pins) for _, r in opened.values()]
+            pins.set(uri for uris in found for uri in uris)
+        for disk, (volume, recovered) in opened.items():
+            disk.volume = volume
+            work = partial(
+                recovery.load, volume.path, recovered, pins.covers, self._options.dataset_of
+            )
+            try:
+                await self._shelf.run(work)
+            except OSError as error:
+                self.failed(volume, error)
+                continue
+            await self._adopt(disk, volume, recovered)
+            if not volume.dead:
+                uris = pins.as_list()
+                volume.submit(Note(write=partial(_write_pins, uris)))
+                self._set_state(disk, "ready", "")
+
+    async def _adopt(self, disk: Disk, volume: Volume, recovered: Recovered) -> None:
+        """Take the shards of a disk into the index, a few at a time: other disks may be serving."""
+        old_rows: list[int] = []
+        elsewhere: list[bytes] = []
+        elsewhere_rows: list[int] = []
+        for number, digest in enumerate(recovered.digests):
+            if number % _ADOPT_CHUNK == 0:
+                await asyncio.sleep(0)
+                if volume.dead:
+                    return
+            row, size = recovered.rows[number], recovered.sizes[number]
+            there = self._index.get(digest)
+            if there is not None and there.disk == disk.number:
+                # Its first record could not be deleted when it was dropped, then it was sealed again.
+                old_rows.append(there.row)
+                self._index.replace(digest, replace(there, row=row, verified=False))
+                continue
+            if there is not None:
+                elsewhere.append(digest)
+                elsewhere_rows.append(row)
+                continue
+            entry = Entry(
+                row=row,
+                size=size,
+                dataset=self._index.dataset_id(recovered.datasets[number]),
+                disk=disk.number,
+                pinned=recovered.pinned[number],
+                verified=recovered.verified[number],
+            )
+            self._index.add(digest, entry)
+            volume.add(digest, size, pinned=entry.pinned)
+        if old_rows:
+            volume.submit(Note(write=lambda records: records.delete(old_rows)))
+        if elsewhere:
+            volume.submit(
+                Drop(directory=volume.path, digests=elsewhere, rows=elsewhere_rows, files=[])
+            )
+
+    def _set_state(self, disk: Disk, state: str, reason: str) -> None:
+        if (disk.state, disk.reason) == (state, reason):
+            return
+        disk.state, disk.reason = state, reason
+        level = logging.INFO if state == "ready" else logging.ERROR
+        logger.log(level, "cache directory %s: %s %s", disk.directory.path, state, reason)
+        self._events.disk_state(disk.directory.path, state, reason)
+
+
+def _lock(path: str) -> _Locked:
+    lock_fd = OpenFile(layout.lock(path))
+    return _Locked(lock_fd, layout.read_identity(path))
+
+
+def _choose(identities: Sequence[Identity | None]) -> str:
+    """The id that most directories have; of equals the first; a new one if there is none."""
+    nodes = Counter(identity.node for identity in identities if identity is not None)
+    return nodes.most_common(1)[0][0] if nodes else layout.new_id()
+
+
+def _close_failed(volume: Volume) -> None:
+    try:
+        volume.close(boot_id="")
+    except OSError as error:
+        logger.warning("%s: while closing: %s", volume.path, error)
+
+
+def _write_pins(uris: Sequence[str], records: Records) -> None:
+    records.set_pins(uris)
+
+
+def _distance(digest: bytes, volume: Volume) -> float:
+    """Exponentially distributed with the capacity as its rate; the nearest disk is preferred."""
+    unit = (xxhash.xxh3_64_intdigest(digest + volume.disk_id.encode()) + 1) / (2**64 + 1)
+    return -math.log(unit) / max(1, volume.capacity_bytes)
+
+
+def _report(disk: Disk) -> DiskReport:
+    volume = disk.volume
+    return DiskReport(
+        path=disk.directory.path,
+        disk_id=volume.disk_id if volume else "",
+        state=disk.state,
+        reason=disk.reason,
+        capacity_bytes=volume.capacity_bytes if volume else 0,
+        limit_bytes=volume.limit_bytes if volume else 0,
+        used_bytes=volume.used_bytes if volume else 0,
+        partial_bytes=volume.partial_bytes if volume else 0,
+        free_bytes=volume.free_bytes if volume else 0,
+        shards=volume.shards if volume else 0,
+    )

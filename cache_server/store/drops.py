@@ -1,0 +1,125 @@
+"""Letting sealed shards go, and reserving room for new ones.
+
+A shard leaves the index at once, so nobody can be handed it from then on; its file is unlinked by the
+disk's thread, and until that is done its bytes count as used.
+"""
+
+import asyncio
+from collections.abc import Callable, Sequence
+
+from cache_server.store.disks import Disks
+from cache_server.store.options import StoreEvents
+from cache_server.store.sealer import Drop
+from cache_server.store.shelf import Shelf
+from cache_server.store.volume import Volume, footprint
+
+LOOK_INTERVAL_S = 1.0
+
+
+class Drops:
+    """See the module. Event loop only."""
+
+    def __init__(self, shelf: Shelf, disks: Disks, events: StoreEvents) -> None:
+        self._shelf = shelf
+        self._disks = disks
+        self._events = events
+
+    async def drop(self, volume: Volume, digests: Sequence[bytes], reason: str) -> tuple[int, int]:
+        """Forget shards and unlink their files; when the bytes are free, (shards, bytes)."""
+        done: asyncio.Future[tuple[int, int]] = asyncio.get_running_loop().create_future()
+
+        def settle(shards: int, size: int) -> None:
+            if not done.done():
+                done.set_result((shards, size))
+
+        self._let_go(volume, digests, reason, settle)
+        return await done
+
+    def drop_soon(self, volume: Volume, digest: bytes, reason: str) -> None:
+        """Forget a shard and unlink its file; nobody waits for it."""
+        self._let_go(volume, [digest], reason, _nobody_waits)
+
+    def quarantine(self, volume: Volume, digest: bytes, where: str) -> None:
+        """Forget a shard that failed its check and keep its file aside."""
+        entry = self._shelf.index.get(digest)
+        if entry is not None:
+            self._events.quarantined(where, entry.size)
+            self._let_go(volume, [digest], "", _nobody_waits, keep=True)
+
+    async def reserve(self, volume: Volume, need_bytes: int) -> bool:
+        """Take room on a disk for a new file, evicting if need be; False: there is none to be had."""
+        if not volume.fits(need_bytes) or self._is_time_to_look(volume):
+            await self.make_room(volume, need_bytes)
+        if volume.dead or not volume.fits(need_bytes):
+            return False
+        volume.partial_bytes += need_bytes
+        return True
+
+    async def make_room(self, volume: Volume, need_bytes: int) -> None:
+        """Evict until `need_bytes` fit, if that can be."""
+        if self._is_time_to_look(volume):
+            await self._look(volume)
+        if volume.fits(need_bytes):
+            return
+        # One at a time: what the first one evicts may be enough for those that wait.
+        async with volume.evicting:
+            while not volume.dead and not volume.fits(need_bytes) and volume.can_fit(need_bytes):
+                victims = volume.policy.victims(volume.excess_bytes(need_bytes))
+                await self.drop(volume, victims, "space")
+
+    def _is_time_to_look(self, volume: Volume) -> bool:
+        now_s = asyncio.get_running_loop().time()
+        return now_s - volume.looked_at >= LOOK_INTERVAL_S
+
+    async def _look(self, volume: Volume) -> None:
+        volume.looked_at = asyncio.get_running_loop().time()
+        try:
+            volume.looked(*await self._shelf.run(volume.look))
+        except OSError as error:
+            self._disks.failed(volume, error)
+
+    def _let_go(
+        self,
+        volume: Volume,
+        digests: Sequence[bytes],
+        reason: str,
+        settle: Callable[[int, int], None],
+        *,
+        keep: bool = False,
+    ) -> None:
+        job = Drop(
+            directory=volume.path,
+            digests=[],
+            rows=[],
+            files=[],
+            quarantine=volume.quarantine if keep else None,
+        )
+        size = 0
+        freed_bytes = 0
+        for digest in digests:
+            entry = self._shelf.index.pop(digest)
+            if entry is None:
+                continue
+            volume.leaving(digest, entry.size, pinned=entry.pinned)
+            job.digests.append(digest)
+            job.rows.append(entry.row)
+            size += entry.size
+            freed_bytes += footprint(entry.size)
+            file = self._shelf.files.pop(digest)
+            if file is not None:
+                job.files.append(file)
+
+        def delivered() -> None:
+            volume.sealed_bytes -= freed_bytes
+            if job.error is not None and not volume.dead:
+                self._disks.failed(volume, job.error)
+            if not keep and job.digests:
+                self._events.evicted(reason, len(job.digests), size)
+            settle(len(job.digests), size)
+
+        job.delivered = delivered
+        volume.submit(job)
+
+
+def _nobody_waits(_shards: int, _size: int) -> None:
+    pass

@@ -1,0 +1,79 @@
+"""The slow check of everything that is sealed, shard after shard, disk after disk.
+
+Reads with O_DIRECT where the file system can: so it sees what the device holds rather than what the page
+cache remembers, and does not push hot data out of memory. Where a disk's round stands is kept over a clean
+restart.
+"""
+
+import errno
+import logging
+import os
+from functools import partial
+
+from cache_server.store.disks import Disks
+from cache_server.store.drops import Drops
+from cache_server.store.layout import sealed_path
+from cache_server.store.shelf import Shelf
+from cache_server.store.verify import holds, new_buffer
+from cache_server.store.volume import Volume
+from hotshard.openfile import OpenFile
+
+logger = logging.getLogger(__name__)
+
+
+class Scrubber:
+    """See the module. Event loop only."""
+
+    def __init__(self, shelf: Shelf, disks: Disks, drops: Drops) -> None:
+        self._shelf = shelf
+        self._disks = disks
+        self._drops = drops
+        self._turn = 0
+
+    async def scrub_one(self) -> int:
+        """Check the next shard; its bytes, 0 when there is none."""
+        volumes = self._disks.ready()
+        if not volumes:
+            return 0
+        self._turn = (self._turn + 1) % len(volumes)
+        volume = volumes[self._turn]
+        try:
+            return await self._scrub_next(volume)
+        except FileNotFoundError:
+            return 0  # evicted meanwhile
+        except OSError as error:
+            self._disks.failed(volume, error)
+            return 0
+
+    async def _scrub_next(self, volume: Volume) -> int:
+        found = await self._shelf.run(partial(volume.records.next_after, volume.scrub_row))
+        if found is None:
+            volume.scrub_row = 0
+            return 0
+        row, digest = found
+        volume.scrub_row = row
+        entry = self._shelf.index.get(digest)
+        if entry is None or entry.row != row:
+            return 0
+        right = await self._shelf.run(partial(_is_right, volume, digest, row, entry.size))
+        now = self._shelf.index.get(digest)
+        if not right and now is not None and now.row == row and not volume.dead:
+            logger.error("scrub: %s does not hold what was sealed", digest.hex())
+            self._drops.quarantine(volume, digest, "scrub")
+        return entry.size
+
+
+def _is_right(volume: Volume, digest: bytes, row: int, size: int) -> bool:
+    sums = volume.records.sums(row)
+    if sums is None:
+        return True  # evicted meanwhile
+    path = sealed_path(volume.path, digest)
+    buffer = new_buffer()
+    try:
+        file = OpenFile(os.open(path, os.O_RDONLY | os.O_DIRECT))
+        return holds(file.fd, size, sums, buffer)
+    except OSError as error:
+        if error.errno != errno.EINVAL:
+            raise
+    file = OpenFile(os.open(path, os.O_RDONLY))
+    return holds(file.fd, size, sums, buffer)

@@ -1,0 +1,357 @@
+"""The store of a node: sealed shards on its disks, and the partial ones being filled. What the cache calls.
+
+    begin -> the caller writes blocks -> seal: check, record, rename, index      (or discard)
+    cached_fd / open / open_many -> a read-only descriptor of the whole, checked content
+
+Parts: disks.py (which directories, opening and losing them), volume.py (one opened directory and its
+accounts), sealer.py (its thread; why kill -9 is safe), records.py (its SQLite file), recovery.py (what a
+restart finds), index.py (memory), opening.py (descriptors), drops.py (eviction). Decisions are made on the
+event loop, file work happens in threads.
+
+Invariants:
+- what the index holds was whole and correct when it was sealed, and is not served unchecked after a stop
+  that was not clean;
+- sealed + partial + quarantined bytes never exceed what the disk may use (drops.py);
+- a sealed file is only ever unlinked; nothing is written to it, or punched out of it, again.
+"""
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Sequence
+from functools import partial
+
+from cache_server.store.disks import Disks
+from cache_server.store.drops import Drops
+from cache_server.store.index import Entry
+from cache_server.store.layout import sealed_path
+from cache_server.store.opening import Opener
+from cache_server.store.options import (
+    CacheDir,
+    DatasetReport,
+    DiskReport,
+    NoSpace,
+    ShardReport,
+    StoreEvents,
+    StoreOptions,
+)
+from cache_server.store.pinning import Pinning
+from cache_server.store.scrub import Scrubber
+from cache_server.store.sealer import Note, Seal
+from cache_server.store.shard import ShardKey
+from cache_server.store.shelf import Shelf
+from cache_server.store.verify import Sums, new_buffer
+from cache_server.store.volume import BLANKS, Blank, Partial, Volume, footprint
+from hotshard.core.blocks import Geometry
+from hotshard.core.checksum import Algorithm, Checksum
+from hotshard.core.errors import CorruptData
+from hotshard.core.objects import ObjectInfo
+from hotshard.openfile import OpenFile
+
+logger = logging.getLogger(__name__)
+
+# Shards up to this size are checked by the disk's thread itself, which is quicker than another hop; larger
+# ones in the pool, so that small ones need not wait behind them.
+_CHECKED_INLINE_BYTES = 4 << 20
+
+
+class Store:
+    """See the module. Event loop only."""
+
+    def __init__(
+        self,
+        dirs: Sequence[CacheDir],
+        *,
+        geometry: Geometry,
+        options: StoreOptions,
+        events: StoreEvents,
+    ) -> None:
+        self._geometry = geometry
+        self._options = options
+        self._events = events
+        self._shelf = Shelf(open_files_max=options.open_files_max, threads=options.threads)
+        self._index = self._shelf.index
+        self._disks = Disks(
+            dirs,
+            shard_bytes=geometry.shard_bytes,
+            options=options,
+            events=events,
+            shelf=self._shelf,
+        )
+        self._drops = Drops(self._shelf, self._disks, events)
+        self._opener = Opener(self._shelf, self._disks, self._drops)
+        self._pinning = Pinning(self._shelf, self._disks, self._drops)
+        self._scrubber = Scrubber(self._shelf, self._disks, self._drops)
+
+    async def start(self) -> None:
+        """Open the disks and recover what is sealed on them.
+
+        Raises:
+            ConfigError: a directory is in use by another server, or none is usable and one is required.
+        """
+        await self._disks.start()
+
+    async def close(self) -> None:
+        """Finish what is queued and note a clean stop; nothing may be called afterwards."""
+        await self._disks.close()
+        self._shelf.close()
+
+    @property
+    def node_id(self) -> str:
+        """This node's name, the same for as long as its disks live."""
+        return self._disks.node_id
+
+    # Reading.
+
+    def contains(self, digest: bytes) -> bool:
+        """Whether a shard is sealed here."""
+        return digest in self._index
+
+    def cached_fd(self, digest: bytes) -> OpenFile | None:
+        """The descriptor of a sealed, checked shard, if it is open already; counts as a use."""
+        file = self._shelf.files.get(digest)
+        if file is not None:
+            self.touch(digest)
+        return file
+
+    async def open(self, digest: bytes) -> OpenFile | None:
+        """The descriptor of a sealed shard, checked if need be; None: it is not, or no longer, there."""
+        return (await self.open_many([digest]))[0]
+
+    async def open_many(self, digests: Sequence[bytes]) -> list[OpenFile | None]:
+        """`open` for many, with one hop to the thread pool."""
+        for digest in digests:
+            self.touch(digest)
+        return await self._opener.open_many(digests)
+
+    def touch(self, digest: bytes) -> None:
+        """A use that did not come through here (a client reads within its lease)."""
+        volume = self._disks.volume_of(digest)
+        if volume is not None:
+            volume.policy.touch(digest)
+
+    # Filling.
+
+    async def begin(self, key: ShardKey) -> Partial:
+        """Reserve room for a shard and give a sparse file to fill.
+
+        Raises:
+            NoSpace: no disk has room, or works.
+        """
+        need_bytes = footprint(key.size)
+        for volume in self._disks.ranked(key.digest):
+            if not await self._drops.reserve(volume, need_bytes):
+                continue
+            blank = None
+            try:
+                blank = await self._blank(volume)
+            except OSError as error:
+                logger.warning("%s: cannot create a file: %s", volume.path, error)
+                self._disks.failed(volume, error)
+            finally:
+                if blank is None:
+                    volume.partial_bytes -= need_bytes
+            if blank is not None:
+                return Partial(key, blank.file, blank.reader, blank.path, volume)
+        raise NoSpace(f"no room for {key.size} bytes")
+
+    async def seal(
+        self,
+        partial_: Partial,
+        sums: Sequence[int],
+        algorithm: Algorithm,
+        whole: Checksum | None,
+    ) -> OpenFile:
+        """Check a filled shard against its block checksums and keep it. Ends the partial, come what may.
+
+        Args:
+            partial_: all of its blocks are written.
+            sums: one per block, in order.
+            algorithm: of the sums.
+            whole: the origin's checksum of exactly this shard's bytes, under the same algorithm.
+
+        Raises:
+            CorruptData: the file does not hold what the checksums say; it is quarantined.
+            NoSpace: the disk could not take it.
+        """
+        assert not partial_.released
+        partial_.released = True
+        volume, key = partial_.volume, partial_.key
+        job = Seal(
+            directory=volume.path,
+            generation=volume.generation,
+            key=key,
+            partial_path=partial_.path,
+            fd=partial_.file.fd,
+            sums=Sums(algorithm, self._geometry.block_bytes, sums),
+            whole=whole,
+            quarantine=volume.quarantine,
+        )
+        done = asyncio.get_running_loop().create_future()
+        job.delivered = partial(self._sealed, job, partial_, done)
+        if key.size <= _CHECKED_INLINE_BYTES or volume.dead:
+            volume.submit(job)
+        else:
+            # Goes on to the disk's thread from a callback: a caller that leaves does not stop it.
+            self._shelf.run(partial(_check, job)).add_done_callback(lambda _: volume.submit(job))
+        file: OpenFile = await done
+        return file
+
+    async def discard(self, partial_: Partial) -> None:
+        """Give up a partial; nothing happens if it is sealed, or being sealed, already."""
+        if not partial_.released:
+            partial_.volume.discard(partial_)
+
+    def report_write_error(self, partial_: Partial, error: OSError) -> None:
+        """Writing to a partial failed: the disk is full, or it has failed. The caller discards."""
+        logger.warning("%s: write failed: %s", partial_.volume.path, error)
+        self._disks.failed(partial_.volume, error)
+
+    async def _blank(self, volume: Volume) -> Blank:
+        """A blank file; making them many at a time spares small shards a hop to the pool each."""
+        while (blank := volume.take_blank()) is None:
+            making = volume.blanking or self._make_blanks(volume)
+            await asyncio.wait([making])  # others wait for it too: it outlives a cancelled caller
+            error = making.exception()
+            if error is not None:
+                raise error
+        if volume.blanks < BLANKS // 4 and volume.blanking is None:
+            volume.blanking = self._make_blanks(volume)
+        return blank
+
+    def _make_blanks(self, volume: Volume) -> asyncio.Future[list[Blank]]:
+        making = volume.blanking = self._shelf.run(volume.make_blanks)
+        making.add_done_callback(volume.made_blanks)
+        return making
+
+    def _sealed(self, job: Seal, partial_: Partial, done: asyncio.Future[OpenFile]) -> None:
+        """The disk's thread is done with a seal."""
+        volume, key = partial_.volume, partial_.key
+        volume.partial_bytes -= footprint(key.size)
+        outcome: OpenFile | Exception = partial_.reader
+        if job.error is not None:
+            self._disks.failed(volume, job.error)
+            outcome = NoSpace(str(job.error))
+            if not volume.dead:
+                partial_.released = False
+                volume.partial_bytes += footprint(key.size)
+                volume.discard(partial_)
+        elif not job.right:
+            self._events.quarantined("seal", key.size)
+            outcome = CorruptData("the bytes that arrived do not match their checksum", uri=key.uri)
+        elif not volume.dead:
+            self._take_in(job, volume, partial_.reader)
+        if done.done():
+            return
+        if isinstance(outcome, Exception):
+            done.set_exception(outcome)
+        else:
+            done.set_result(outcome)
+
+    def _take_in(self, job: Seal, volume: Volume, reader: OpenFile) -> None:
+        """Index a shard that has been recorded and renamed."""
+        key = job.key
+        self._replaced(key.digest, volume)
+        pinned = self._shelf.pins.covers(key.uri)
+        entry = Entry(
+            row=job.row,
+            size=key.size,
+            dataset=self._index.dataset_id(self._options.dataset_of(key.uri)),
+            disk=self._disks.number_of(volume),
+            pinned=pinned,
+            verified=True,
+        )
+        self._index.add(key.digest, entry)
+        volume.add(key.digest, key.size, pinned=pinned)
+        self._shelf.files.put(key.digest, reader)
+        self._events.sealed(key.size)
+
+    def _replaced(self, digest: bytes, volume: Volume) -> None:
+        """Make way for a new file of a shard that is there: its old one could not be opened."""
+        old = self._index.get(digest)
+        there = self._disks.volume_of(digest)
+        if old is None or there is None:
+            return
+        if there is not volume:
+            self._drops.drop_soon(there, digest, "duplicate")
+            return
+        # The rename has put the new file in the old one's place; only the old record is left.
+        self._index.pop(digest)
+        self._shelf.files.pop(digest)
+        volume.leaving(digest, old.size, pinned=old.pinned)
+        volume.sealed_bytes -= footprint(old.size)
+        volume.submit(Note(write=lambda records: records.delete([old.row])))
+
+    # Keeping and letting go.
+
+    @property
+    def pins(self) -> list[str]:
+        """What is pinned."""
+        return self._shelf.pins.as_list()
+
+    async def pin(self, uri: str) -> list[str]:
+        """Never evict an object, or what is below a prefix, to make room; all pins."""
+        return await self._pinning.set({*self.pins, uri}, changed=uri)
+
+    async def unpin(self, uri: str) -> list[str]:
+        """Take a pin back; all pins."""
+        return await self._pinning.set({*self.pins} - {uri}, changed=uri)
+
+    async def evict(self, uri_prefix: str, *, include_pinned: bool) -> tuple[int, int]:
+        """Drop an object, or what is below a prefix that ends in "/"; (shards, bytes)."""
+        return await self._pinning.evict(uri_prefix, include_pinned=include_pinned)
+
+    async def recall(self, uri: str) -> ObjectInfo | None:
+        """What is known of an object of which shards are sealed here: for when the origin is away."""
+        return await self._pinning.recall(uri)
+
+    # Upkeep: called by the node, again and again.
+
+    async def tend(self) -> None:
+        """Give space back when the file system runs short of it; about once a second."""
+        for volume in self._disks.ready():
+            await self._drops.make_room(volume, 0)
+
+    async def probe(self) -> None:
+        """Try to open the disks that have failed; about twice a minute."""
+        await self._disks.probe()
+
+    async def scrub_one(self) -> int:
+        """Check one sealed shard against the disk; its bytes, 0 when there is none."""
+        return await self._scrubber.scrub_one()
+
+    # Reports.
+
+    def disks(self) -> list[DiskReport]:
+        """Every cache directory."""
+        return self._disks.reports()
+
+    @property
+    def capacity_bytes(self) -> int:
+        """What may be used of all disks that work, at this moment."""
+        return sum(volume.limit_bytes for volume in self._disks.ready())
+
+    def datasets(self) -> list[DatasetReport]:
+        """What is sealed, by dataset."""
+        return self._index.datasets()
+
+    def describe(self, digest: bytes) -> ShardReport | None:
+        """A sealed shard."""
+        entry = self._index.get(digest)
+        volume = self._disks.volume_of(digest)
+        if entry is None or volume is None:
+            return None
+        return ShardReport(
+            path=sealed_path(volume.path, digest),
+            size=entry.size,
+            dataset=self._index.dataset_name(entry.dataset),
+            pinned=entry.pinned,
+            verified=entry.verified,
+            open=digest in self._shelf.files,
+        )
+
+
+def _check(job: Seal) -> None:
+    """In the pool. An error is left for the disk's thread, which meets it again and reports it."""
+    with contextlib.suppress(OSError):
+        job.check(new_buffer())

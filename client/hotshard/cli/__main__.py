@@ -1,0 +1,5 @@
+"""`python -m hotshard.cli`: the `hotshard` command."""
+
+from hotshard.cli import main
+
+main()

@@ -1,0 +1,78 @@
+"""Protobuf messages -> the values of `hotshard.calls`, for both transports."""
+
+from collections.abc import Iterable
+
+from hotshard.calls import (
+    DatasetStatus,
+    DiskStatus,
+    Page,
+    Prefix,
+    ServerStatus,
+    WarmProgress,
+)
+from hotshard.core.errors import HotshardError
+from hotshard.core.objects import ObjectInfo
+from hotshard.v1 import types_pb2 as pb
+from hotshard.wire import error_from_pb, info_from_pb
+
+
+def stats_from_pb(message: pb.StatManyReply) -> list[ObjectInfo | HotshardError]:
+    """A batch of descriptions and refusals."""
+    return [
+        error_from_pb(result.error) if result.HasField("error") else info_from_pb(result.object)
+        for result in message.results
+    ]
+
+
+def page_from_pb(message: pb.ListReply) -> Page:
+    """A page of a listing."""
+    return Page(
+        [info_from_pb(each) for each in message.objects],
+        [Prefix(uri) for uri in message.common_prefixes],
+        message.next_page_token,
+    )
+
+
+def progress_from_pb(message: pb.WarmProgress) -> WarmProgress:
+    """Where a prefetch stands."""
+    return WarmProgress(
+        message.listing,
+        message.planned_objects,
+        message.planned_bytes,
+        message.resident_objects,
+        message.resident_bytes,
+        message.failed_objects,
+        message.failed_bytes,
+        tuple(error_from_pb(each) for each in message.failures),
+        message.done,
+    )
+
+
+def status_from_pb(message: pb.StatusReply) -> ServerStatus:
+    """The server in figures."""
+    return ServerStatus(
+        message.node_id,
+        message.version,
+        message.uptime_s,
+        message.ready,
+        list(message.origins),
+        _disks(message.disks),
+        [DatasetStatus(each.name, each.shards, each.bytes) for each in message.datasets],
+        dict(message.counters),
+    )
+
+
+def _disks(messages: Iterable[pb.DiskStatus]) -> list[DiskStatus]:
+    return [
+        DiskStatus(
+            each.path,
+            each.disk_id,
+            each.state,
+            each.detail,
+            each.capacity_bytes,
+            each.used_bytes,
+            each.sealed_shards,
+            each.partial_shards,
+        )
+        for each in messages
+    ]

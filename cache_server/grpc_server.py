@@ -5,6 +5,7 @@ without `so_reuseport` off, a second server would bind it as well and take half 
 """
 
 import asyncio
+import ssl
 from collections.abc import Sequence
 
 import grpc
@@ -22,6 +23,7 @@ RECEIVE_BYTES_MAX = 8 << 20
 SEND_BYTES_MAX = 16 << 20
 """A page of 1,000 objects with paths of 4 KiB, and room."""
 
+_PEM_BYTES_MAX = 1 << 20
 _SERVICE = cache_pb2.DESCRIPTOR.services_by_name["Cache"].full_name
 _OPTIONS: Sequence[tuple[str, int]] = (
     ("grpc.so_reuseport", 0),
@@ -89,23 +91,19 @@ class GrpcServer:
 
 
 def _credentials(tls: TlsConfig) -> grpc.ServerCredentials:
+    files = {"certificate": tls.certificate, "key": tls.key, "client_ca": tls.client_ca}
+    contents: dict[str, bytes] = {}
     problems: list[str] = []
-    contents = {}
-    for key, path in (
-        ("certificate", tls.certificate),
-        ("key", tls.key),
-        ("client_ca", tls.client_ca),
-    ):
+    for key, path in files.items():
         if path is None:
             continue
         try:
             with open(path, "rb") as file:
-                contents[key] = file.read(1 << 20)
+                contents[key] = file.read(_PEM_BYTES_MAX)
         except OSError as error:
             problems.append(f"grpc.tls.{key}: {path} cannot be read: {error.strerror}")
-        else:
-            if b"-----BEGIN " not in contents[key]:
-                problems.append(f"grpc.tls.{key}: {path} should be in PEM form")
+    if not problems:
+        problems = _tls_problems(tls)
     if problems:
         raise ConfigError(problems)
     return grpc.ssl_server_credentials(
@@ -113,3 +111,26 @@ def _credentials(tls: TlsConfig) -> grpc.ServerCredentials:
         root_certificates=contents.get("client_ca"),
         require_client_auth=tls.client_ca is not None,
     )
+
+
+def _tls_problems(tls: TlsConfig) -> list[str]:
+    """What is wrong with the contents. gRPC itself would only write to stderr, and fail to bind."""
+    problems = []
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    try:
+        # An empty password keeps an encrypted key from asking for one on the terminal.
+        context.load_cert_chain(tls.certificate, tls.key, password="")
+    except (ssl.SSLError, ValueError) as error:
+        problems.append(
+            f"grpc.tls.key: {tls.key} does not go with {tls.certificate}; both should be in PEM form,"
+            f" the key not encrypted ({getattr(error, 'reason', None) or error})"
+        )
+    if tls.client_ca is not None:
+        try:
+            context.load_verify_locations(tls.client_ca)
+        except ssl.SSLError as error:
+            problems.append(
+                f"grpc.tls.client_ca: {tls.client_ca} should hold certificates in PEM form"
+                f" ({error.reason})"
+            )
+    return problems

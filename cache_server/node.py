@@ -223,12 +223,16 @@ async def _mounted(
 @asynccontextmanager
 async def _tasks() -> AsyncIterator[Tasks]:
     """The server's task group; what is left in it is ended at the end."""
-    async with asyncio.TaskGroup() as group:
-        tasks = Tasks(group)
-        try:
-            yield tasks
-        finally:
-            await tasks.cancel()
+    try:
+        async with asyncio.TaskGroup() as group:
+            tasks = Tasks(group)
+            try:
+                yield tasks
+            finally:
+                await tasks.cancel()
+    except BaseExceptionGroup as errors:
+        # The tasks let no error out: what the group wraps is the one error of the code inside the `with`.
+        raise errors.exceptions[0] from None
 
 
 async def _tend(store: Store) -> None:

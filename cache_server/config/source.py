@@ -26,7 +26,7 @@ CONFIG_VARIABLE = "HOTSHARD_CONFIG"
 _CLIENT_VARIABLES = frozenset({"HOTSHARD_ADDRESS"})
 # Kubernetes describes every service of the namespace to every pod; one named "hotshard" looks like ours.
 _KUBERNETES = re.compile(
-    r"HOTSHARD_(\w+_)?(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT(_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)?)"
+    r"HOTSHARD_([A-Z0-9]+_)*(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT(_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)?)"
 )
 _FILE_BYTES_MAX = 1 << 20
 

@@ -85,7 +85,8 @@ class Tree:
                 levels.pop()
                 continue
             key = level.directory + name
-            if key <= after and not (recursive and after.startswith(key)):
+            leads_there = recursive and name.endswith("/") and after.startswith(key)
+            if key <= after and not leads_there:
                 continue
             if not name.endswith("/"):
                 info = self._object(key)

@@ -16,7 +16,7 @@ import logging
 import math
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 
 import xxhash
@@ -25,7 +25,7 @@ from cache_server.store import layout, recovery
 from cache_server.store.index import DISKS_MAX, Entry
 from cache_server.store.layout import Identity
 from cache_server.store.options import CacheDir, DiskReport, StoreEvents, StoreOptions
-from cache_server.store.records import Records
+from cache_server.store.records import Records, Row
 from cache_server.store.recovery import Recovered
 from cache_server.store.sealer import Drop, Note
 from cache_server.store.shelf import Shelf
@@ -37,7 +37,6 @@ logger = logging.getLogger(__name__)
 
 _FULL = {errno.ENOSPC, errno.EDQUOT}
 _NOT_THE_DISK = {errno.EMFILE, errno.ENFILE, errno.ENOMEM}
-_ADOPT_CHUNK = 4096  # entries taken into the index between two turns of the event loop
 
 
 @dataclass(slots=True, eq=False)
@@ -95,13 +94,14 @@ class Disks:
         for disk in self.all:
             if disk.closing is not None:
                 await asyncio.wait([disk.closing])
-            if disk.volume is None:
+            volume, disk.volume = disk.volume, None
+            if volume is None:
                 continue
+            volume.dead = True  # takes no more jobs; those that are queued are finished
             try:
-                await self._shelf.run(partial(disk.volume.close, boot_id=boot_id))
+                await self._shelf.run(partial(volume.close, boot_id=boot_id))
             except OSError as error:
                 logger.warning("%s: no clean stop: %s", disk.directory.path, error)
-            disk.volume = None
 
     def ready(self) -> list[Volume]:
         """The disks that take new shards."""
@@ -215,56 +215,47 @@ class Disks:
             pins.set(uri for uris in found for uri in uris)
         for disk, (volume, recovered) in opened.items():
             disk.volume = volume
-            work = partial(
-                recovery.load, volume.path, recovered, pins.covers, self._options.dataset_of
-            )
             try:
-                await self._shelf.run(work)
+                if not recovered.clean:
+                    work = partial(recovery.reconcile, volume.path, recovered.records)
+                    await self._shelf.run(work)
+                await self._adopt(disk, volume)
             except OSError as error:
                 self.failed(volume, error)
-                continue
-            await self._adopt(disk, volume, recovered)
             if not volume.dead:
-                uris = pins.as_list()
-                volume.submit(Note(write=partial(_write_pins, uris)))
+                volume.submit(Note(write=partial(_write_pins, pins.as_list())))
                 self._set_state(disk, "ready", "")
 
-    async def _adopt(self, disk: Disk, volume: Volume, recovered: Recovered) -> None:
-        """Take the shards of a disk into the index, a few at a time: other disks may be serving."""
-        old_rows: list[int] = []
-        elsewhere: list[bytes] = []
-        elsewhere_rows: list[int] = []
-        for number, digest in enumerate(recovered.digests):
-            if number % _ADOPT_CHUNK == 0:
-                await asyncio.sleep(0)
-                if volume.dead:
-                    return
-            row, size = recovered.rows[number], recovered.sizes[number]
-            there = self._index.get(digest)
-            if there is not None and there.disk == disk.number:
-                # Its first record could not be deleted when it was dropped, then it was sealed again.
-                old_rows.append(there.row)
-                self._index.replace(digest, replace(there, row=row, verified=False))
-                continue
-            if there is not None:
-                elsewhere.append(digest)
-                elsewhere_rows.append(row)
-                continue
+    async def _adopt(self, disk: Disk, volume: Volume) -> None:
+        """Take the shards of a disk into the index, some at a time: other disks may be serving."""
+        rows = await self._shelf.run(partial(volume.records.load, 0))
+        while rows and not volume.dead:
+            for row in rows:
+                self._adopt_one(disk, volume, row)
+            rows = await self._shelf.run(partial(volume.records.load, rows[-1].row))
+
+    def _adopt_one(self, disk: Disk, volume: Volume, row: Row) -> None:
+        there = self._index.get(row.digest)
+        verified = row.generation == volume.generation
+        if there is None:
             entry = Entry(
-                row=row,
-                size=size,
-                dataset=self._index.dataset_id(recovered.datasets[number]),
+                row=row.row,
+                size=row.size,
+                dataset=self._index.dataset_id(self._options.dataset_of(row.uri)),
                 disk=disk.number,
-                pinned=recovered.pinned[number],
-                verified=recovered.verified[number],
+                pinned=self._shelf.pins.covers(row.uri),
+                verified=verified,
             )
-            self._index.add(digest, entry)
-            volume.add(digest, size, pinned=entry.pinned)
-        if old_rows:
-            volume.submit(Note(write=lambda records: records.delete(old_rows)))
-        if elsewhere:
+            self._index.add(row.digest, entry)
+            volume.add(row.digest, row.size, pinned=entry.pinned)
+        elif there.disk == disk.number:
+            # It was dropped, but its record could not be deleted; then it was sealed again.
+            self._index.replace(row.digest, there._replace(row=row.row, verified=verified))
+            volume.submit(Note(write=partial(_delete, there.row)))
+        else:
+            # It was sealed on another disk while this one was away.
             volume.submit(
-                Drop(directory=volume.path, digests=elsewhere, rows=elsewhere_rows, files=[])
+                Drop(directory=volume.path, digests=[row.digest], rows=[row.row], files=[])
             )
 
     def _set_state(self, disk: Disk, state: str, reason: str) -> None:
@@ -296,6 +287,10 @@ def _close_failed(volume: Volume) -> None:
 
 def _write_pins(uris: Sequence[str], records: Records) -> None:
     records.set_pins(uris)
+
+
+def _delete(row: int, records: Records) -> None:
+    records.delete([row])
 
 
 def _distance(digest: bytes, volume: Volume) -> float:

@@ -63,8 +63,13 @@ class Drops:
             return
         # One at a time: what the first one evicts may be enough for those that wait.
         async with volume.evicting:
-            while not volume.dead and not volume.fits(need_bytes) and volume.can_fit(need_bytes):
+            while not volume.dead and not volume.fits(need_bytes):
+                # Evicting in vain helps nobody, unless it is to give space back to others.
+                if need_bytes and not volume.can_fit(need_bytes):
+                    return
                 victims = volume.policy.victims(volume.excess_bytes(need_bytes))
+                if not victims:
+                    return
                 await self.drop(volume, victims, "space")
 
     def _is_time_to_look(self, volume: Volume) -> bool:

@@ -6,7 +6,7 @@ in the microseconds. Strings (uri, version) live in the disk's records only.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from cache_server.store.options import DatasetReport
 
@@ -22,8 +22,7 @@ DISKS_MAX = _DISK_MASK + 1
 OTHER = "(other)"  # takes the datasets that come after the 65,535th
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(NamedTuple):
     """What the index knows of a sealed shard."""
 
     row: int

@@ -9,7 +9,7 @@ import errno
 import logging
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 
 from cache_server.store import layout
@@ -119,7 +119,7 @@ class Opener:
         if opening.file is not None:
             self._shelf.files.put(opening.digest, opening.file)
             if not opening.verified:
-                self._shelf.index.replace(opening.digest, replace(entry, verified=True))
+                self._shelf.index.replace(opening.digest, entry._replace(verified=True))
         elif opening.corrupt:
             self._drops.quarantine(opening.volume, opening.digest, "open")
         elif opening.error is not None and opening.error.errno == errno.ENOENT:

@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import Set as AbstractSet
-from dataclasses import replace
 from functools import partial
 
 from cache_server.store.disks import Disks
@@ -85,7 +84,7 @@ class Pinning:
         entry = self._shelf.index.get(digest)
         if entry is None or entry.pinned == pinned or not self._is_on(volume, digest):
             return
-        self._shelf.index.replace(digest, replace(entry, pinned=pinned))
+        self._shelf.index.replace(digest, entry._replace(pinned=pinned))
         if pinned:
             volume.may_not_evict(digest, entry.size)
         else:

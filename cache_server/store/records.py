@@ -13,8 +13,8 @@ import sqlite3
 import threading
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from errno import EIO, ENOSPC
+from typing import NamedTuple
 
 from cache_server.store.shard import ShardKey
 from cache_server.store.verify import Sums
@@ -44,12 +44,11 @@ CREATE TABLE facts (name TEXT PRIMARY KEY, value TEXT NOT NULL);
 # sums: little-endian 64-bit words, one per block.
 # generation: the one in which the shard was sealed or last checked, see Disk.
 
-_LOAD_ROWS = 4096
+LOAD_ROWS = 1024  # a few milliseconds of the event loop
 _CACHE_KIB = 16 << 10  # of the index by uri, whose pages are written in no order
 
 
-@dataclass(frozen=True, slots=True)
-class Row:
+class Row(NamedTuple):
     """What start-up needs of a record."""
 
     row: int
@@ -176,16 +175,19 @@ class Records:
             return str(value)
         return None
 
-    def load(self) -> Iterator[Row]:
-        """Every record in the order of sealing."""
-        last = 0
+    def load(self, after: int) -> list[Row]:
+        """The next records in the order of sealing, LOAD_ROWS at most."""
         query = (
             "SELECT id, digest, size, uri, generation FROM shards WHERE id > ? ORDER BY id LIMIT ?"
         )
-        while rows := self._rows(query, last, _LOAD_ROWS):
-            for row in rows:
-                yield Row(*row)
-            last = rows[-1][0]
+        return [Row(*row) for row in self._rows(query, after, LOAD_ROWS)]
+
+    def load_all(self) -> Iterator[Row]:
+        """Every record in the order of sealing."""
+        last = 0
+        while rows := self.load(last):
+            yield from rows
+            last = rows[-1].row
 
     def sums(self, row: int) -> Sums | None:
         """The checksums of a shard; None: forgotten meanwhile."""

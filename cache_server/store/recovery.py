@@ -13,37 +13,22 @@ partial/ are always unlinked: which of their blocks had arrived is known to nobo
 import contextlib
 import logging
 import os
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from collections.abc import Iterable
+from dataclasses import dataclass
 
 from cache_server.store import layout
-from cache_server.store.records import Records, Row
+from cache_server.store.records import Records
 
 logger = logging.getLogger(__name__)
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Recovered:
-    """An opened directory and the shards found in it, as parallel lists: compact for millions."""
+    """The opened records of a directory."""
 
     records: Records
     generation: int
     clean: bool
-    digests: list[bytes] = field(default_factory=list)
-    rows: list[int] = field(default_factory=list)
-    sizes: list[int] = field(default_factory=list)
-    verified: list[bool] = field(default_factory=list)
-    pinned: list[bool] = field(default_factory=list)
-    datasets: list[str] = field(default_factory=list)
-
-    def add(self, row: Row, *, pinned: bool, dataset: str) -> None:
-        """Take in one record."""
-        self.digests.append(row.digest)
-        self.rows.append(row.row)
-        self.sizes.append(row.size)
-        self.verified.append(row.generation == self.generation)
-        self.pinned.append(pinned)
-        self.datasets.append(dataset)
 
 
 def open_records(path: str, shard_bytes: int) -> Recovered:
@@ -58,19 +43,6 @@ def open_records(path: str, shard_bytes: int) -> Recovered:
     except BaseException:
         records.close()
         raise
-
-
-def load(
-    path: str,
-    recovered: Recovered,
-    is_pinned: Callable[[str], bool],
-    dataset_of: Callable[[str], str],
-) -> None:
-    """Read every record into `recovered`; after an unclean stop compare with the files first."""
-    if not recovered.clean:
-        _reconcile(path, recovered.records)
-    for row in recovered.records.load():
-        recovered.add(row, pinned=is_pinned(row.uri), dataset=dataset_of(row.uri))
 
 
 def _open_or_set_aside(path: str) -> Records:
@@ -109,14 +81,14 @@ def _begin(path: str, records: Records, shard_bytes: int) -> Recovered:
     return recovered
 
 
-def _reconcile(path: str, records: Records) -> None:
-    """Make files and records the same set, one subdirectory at a time.
+def reconcile(path: str, records: Records) -> None:
+    """Make files and records the same set, after an unclean stop; one subdirectory at a time.
 
     Of two records of one digest the later stays.
     """
     by_prefix: list[dict[bytes, int]] = [{} for _ in range(256)]
     gone: list[int] = []
-    for row in records.load():
+    for row in records.load_all():
         older = by_prefix[row.digest[0]].pop(row.digest, None)
         if older is not None:
             gone.append(older)

@@ -91,7 +91,7 @@ class Volume:
         self.scrub_row = int(self.records.fact("scrub_row") or 0)
         self._capacity: Space = directory.capacity
         self._floor = options.free_space_floor
-        self._lock_fd = lock_fd
+        self._lock_fd: OpenFile | None = lock_fd
         self._blanks: deque[Blank] = deque()
         self._blank_number = 0
         free_bytes, total_bytes = self.look()
@@ -237,9 +237,9 @@ class Volume:
                 with self.records.transaction():
                     self.records.set_fact("scrub_row", str(self.scrub_row))
                     self.records.set_fact("stopped", boot_id)
-        finally:
             self.records.close()
-            del self._lock_fd
+        finally:
+            self._lock_fd = None
 
 
 def _make_blank(path: str) -> Blank:

@@ -165,8 +165,9 @@ class WarmProgress:
 
     @property
     def complete(self) -> bool:
-        """Whether everything that was asked for is resident."""
-        return self.done and not self.failed_objects
+        """Whether everything that was asked for is resident, and was still there at the end."""
+        all_there = self.resident_objects == self.planned_objects
+        return self.done and all_there and not self.failed_objects
 
     def plus(self, other: "WarmProgress") -> "WarmProgress":
         """Both jobs as one."""

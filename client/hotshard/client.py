@@ -18,7 +18,7 @@ from hotshard import many
 from hotshard.calls import Call, Page, Prefix, ServerStatus, Touch, WarmProgress
 from hotshard.core.errors import HotshardError, InvalidRequest
 from hotshard.core.objects import ObjectInfo
-from hotshard.files import READ_MAX, CachedFile, ends_with_object, mapped, opened, writable
+from hotshard.files import CachedFile, mapped, measured, opened, writable
 from hotshard.handles import HandleTable
 from hotshard.many import Ask
 from hotshard.ops import Limits, Operations
@@ -84,7 +84,7 @@ class Client:
             clock=time.monotonic,
             random_unit=random.random,
         )
-        self._known = self._table.handles.get
+        self._handles = self._table.handles
         self._closed = False
 
     def __enter__(self) -> "Client":
@@ -117,13 +117,16 @@ class Client:
         Raises:
             NotFound, PermissionDenied, OriginUnavailable, ServerUnavailable, InvalidRequest.
         """
-        handle = self._known(uri)
-        if handle is not None and _monotonic() < handle.quick_until and offset >= 0:
-            file = handle.file  # write-once; the local variable keeps it open while we read
+        try:
+            handle = self._handles[uri]
+        except KeyError:
+            return self.run(self._ops.read(uri, offset, length))
+        file = handle.file  # set once; the local variable keeps it open while we read
+        if file is not None and _monotonic() < handle.quick_until and offset >= 0:
             count = handle.size - offset
             if length is not None and length < count:
                 count = length
-            if file is not None and count > 0:
+            if count > 0:
                 data = _pread(file.fd, count, offset + handle.delta)
                 if len(data) == count:
                     return data
@@ -131,18 +134,17 @@ class Client:
 
     def read_into(self, uri: str, buffer: "Buffer", offset: int = 0) -> int:
         """Fill a writable buffer from an object; returns how many bytes it had from `offset` on."""
-        handle = self._known(uri)
-        if handle is not None and _monotonic() < handle.quick_until and offset >= 0:
+        try:
+            handle = self._handles[uri]
             file = handle.file
-            if file is not None and handle.exact:
-                count = _preadv(file.fd, (buffer,), offset + handle.delta)
-                if count < READ_MAX:
-                    return count
-        view = writable(buffer)
-        count = self.run(self._ops.read_into(uri, view, offset))
-        handle = self._known(uri)
-        if handle is not None and not handle.exact:
-            handle.exact = ends_with_object(handle)
+            if file is not None and _monotonic() < handle.straight_until:
+                return _preadv(file.fd, (buffer,), offset)
+        except (KeyError, OSError):  # not at hand, or an offset that the long way refuses
+            pass
+        count = self.run(self._ops.read_into(uri, writable(buffer), offset))
+        known = self._handles.get(uri)
+        if known is not None:
+            measured(known)
         return count
 
     @overload

@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 
 BUFFER_BYTES = 256 << 10  # one call for this much; bigger reads pass the buffer by
 BUFFER_BYTES_REMOTE = 1 << 20  # over gRPC each call costs a round trip
-READ_MAX = 0x7FFFF000  # most that one read call of Linux returns
 
 _preadv = os.preadv
 _pread = os.pread
@@ -48,8 +47,7 @@ class CachedFile(io.RawIOBase):
         self._ops = ops
         self._handle = handle
         self._position = 0
-        self._whole: OpenFile | None = None
-        self._delta = 0
+        self._straight: OpenFile | None = None
         self._learn()
 
     # -- what it is -----------------------------------------------------------------------------
@@ -98,11 +96,13 @@ class CachedFile(io.RawIOBase):
 
     def readinto_at(self, buffer: "Buffer", offset: int) -> int:
         """Fill a writable buffer from `offset`; returns how many bytes there were. No position moves."""
-        whole = self._whole
-        if whole is not None and offset >= 0:
-            count: int = _preadv(whole.fd, (buffer,), offset + self._delta)
-            if count < READ_MAX:
-                return count
+        straight = self._straight  # a local variable, so that close() elsewhere does not close it
+        if straight is not None:
+            try:
+                return _preadv(straight.fd, (buffer,), offset)
+            except OSError:
+                if offset >= 0:
+                    raise
         self._check_open()
         if offset < 0:
             raise InvalidRequest(f"{self.name}: offset {offset} is negative", uri=self.name)
@@ -115,11 +115,11 @@ class CachedFile(io.RawIOBase):
         self._check_open()
         if offset < 0 or (length is not None and length < 0):
             raise InvalidRequest(f"{self.name}: negative offset or length", uri=self.name)
-        whole = self._whole
-        if whole is not None:
+        straight = self._straight
+        if straight is not None:
             left = max(0, self._handle.size - offset)
             count = left if length is None or length > left else length
-            data: bytes = _pread(whole.fd, count, offset + self._delta)
+            data: bytes = _pread(straight.fd, count, offset)
             if len(data) == count:
                 return data
         data = self._run(self._ops.read_at(self._handle, offset, length))
@@ -157,7 +157,7 @@ class CachedFile(io.RawIOBase):
 
     def close(self) -> None:
         """Let go of the cached file; idempotent."""
-        self._whole = None
+        self._straight = None
         super().close()
 
     def _check_open(self) -> None:
@@ -165,10 +165,9 @@ class CachedFile(io.RawIOBase):
             raise ValueError("I/O operation on closed file.")
 
     def _learn(self) -> None:
-        """Take the short way from now on, if the handle has the whole object in one file."""
-        if self._whole is None and ends_with_object(self._handle) and not self.closed:
-            self._delta = self._handle.delta
-            self._whole = self._handle.file
+        """Take the short way from now on, if there is one."""
+        if self._straight is None and measured(self._handle) and not self.closed:
+            self._straight = self._handle.file
 
 
 def seeked(info: ObjectInfo, position: int, offset: int, whence: int) -> int:
@@ -192,13 +191,12 @@ def opened(raw: CachedFile, buffering: int) -> io.BufferedReader | CachedFile:
     return io.BufferedReader(raw, buffering if buffering > 1 else default)
 
 
-def ends_with_object(handle: Handle) -> bool:
-    """Whether the handle has the whole object in one file that ends where the object ends.
-
-    Then the kernel cuts reads at the end, and nothing has to be computed before one.
-    """
+def measured(handle: Handle) -> bool:
+    """Whether the object can be read straight from one file, looking at the file's size if need be."""
     file = handle.file
-    return file is not None and os.fstat(file.fd).st_size == handle.delta + handle.size
+    if file is not None and not handle.straight:
+        handle.measured(os.fstat(file.fd).st_size)
+    return handle.straight
 
 
 def writable(buffer: "Buffer") -> memoryview:

@@ -24,6 +24,7 @@ PARTIAL_PIECES_MAX = 4  # their files may hold the server's memory, so few are k
 TOUCH_PERIOD_S = 1.0  # how often a reuse is noted for the eviction policy
 TOUCHED_MAX = 512  # reuses waiting to be told; further ones are dropped, they are hints
 RECOUNT_PERIOD = 64  # opens between two exact counts of the files in a table
+READ_MAX = 0x7FFFF000  # most that one read call of Linux returns
 NEVER = float("-inf")
 
 
@@ -32,13 +33,14 @@ class Handle:
 
     __slots__ = (
         "delta",
-        "exact",
         "file",
         "info",
         "lease_until",
         "pieces",
         "quick_until",
         "size",
+        "straight",
+        "straight_until",
         "touch_at",
     )
 
@@ -53,8 +55,10 @@ class Handle:
         self.file: OpenFile | None = None
         """The file with the whole object, `delta` further on, if there is one."""
         self.delta = 0
-        self.exact = False
-        """`file` is known to end where the object ends."""
+        self.straight = False
+        """`file` holds the object and nothing else: an offset in one is an offset in the other."""
+        self.straight_until = NEVER
+        """As `quick_until`, and the kernel itself cuts reads at the end of the object."""
         self.pieces: tuple[Piece, ...] = ()
         """Ordered, not overlapping; not used once `file` is set."""
 
@@ -93,6 +97,12 @@ class Handle:
         """This use is noted; for a while others need not be."""
         self.touch_at = now + TOUCH_PERIOD_S
         self.quick_until = NEVER if self.file is None else min(self.lease_until, self.touch_at)
+        self.straight_until = self.quick_until if self.straight else NEVER
+
+    def measured(self, file_bytes: int) -> None:
+        """How long `file` is."""
+        self.straight = self.delta == 0 and file_bytes == self.size <= READ_MAX
+        self.straight_until = self.quick_until if self.straight else NEVER
 
 
 def _start(piece: Piece) -> int:
@@ -145,16 +155,24 @@ class HandleTable:
 
     def opened(self, uri: str, opened: Opened, now: float) -> Handle:
         """Take in a reply about the current version of `uri`."""
-        handle = self.handles.get(uri)
+        known = self.handles.get(uri)
+        before = 0 if known is None else len(known.pieces)
+        handle = known
         if handle is None or handle.info.version != opened.info.version:
             handle = Handle(opened.info)
         handle.learn(opened.pieces)
         handle.renew(now, opened.lease_s)
         if opened.lease_s > 0:
-            self._keep(uri, handle, len(opened.pieces))
+            self._keep(uri, handle, len(handle.pieces) - before)
         else:
-            self.handles.pop(uri, None)
+            self.forget(uri)
         return handle
+
+    def forget(self, uri: str) -> None:
+        """The next use of `uri` asks the server."""
+        known = self.handles.pop(uri, None)
+        if known is not None:
+            self._files -= len(known.pieces)
 
     def clear(self) -> None:
         """Forget everything."""

@@ -109,7 +109,7 @@ class Operations:
 
     def forget(self, uri: str) -> None:
         """The next use of `uri` asks the server."""
-        self._table.handles.pop(uri, None)
+        self._table.forget(uri)
 
     # -- one object -----------------------------------------------------------------------------
 

@@ -253,7 +253,7 @@ async def test_status(client: Awaited, setting: Setting):
     status = await client.status()
     assert status.node_id
     assert status.ready
-    assert status.disks[0].state == "ok"
+    assert status.disks[0].state == "ready"
 
 
 async def test_map_is_a_read_only_view(client: Awaited, setting: Setting):

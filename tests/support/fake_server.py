@@ -167,7 +167,7 @@ class FakeStore:
             ready=True,
             origins=["s3://bucket/"],
             disks=[
-                types_pb2.DiskStatus(path="/cache", state="ok", capacity_bytes=10, used_bytes=5)
+                types_pb2.DiskStatus(path="/cache", state="ready", capacity_bytes=10, used_bytes=5)
             ],
             datasets=[types_pb2.DatasetStatus(name="s3://bucket/", shards=2, bytes=5)],
             counters={"opens": 3.0},

@@ -1,10 +1,12 @@
 """Stores on temporary directories, and content to fill them with."""
 
+import asyncio
 import os
 import random
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 
 from cache_server.store.options import CacheDir, Space, StoreEvents, StoreOptions
 from cache_server.store.shard import ShardKey
@@ -20,7 +22,7 @@ GEOMETRY = Geometry(shard_bytes=4 << 20, block_bytes=64 * KIB)
 class WatchedStore(Store):
     """A store that counts its events."""
 
-    events_seen: Counter[str]
+    events_seen: Counter[object]
 
 
 def make_key(uri: str, size: int, index: int = 0, geometry: Geometry = GEOMETRY) -> ShardKey:
@@ -55,7 +57,7 @@ def dataset_of(uri: str) -> str:
 
 def new_store(path, *, disks=1, capacity=1 << 30, geometry=GEOMETRY, dirs=None, **options):
     """A store that is not started yet."""
-    seen = Counter()
+    seen: Counter[object] = Counter()
 
     def count(name):
         def add(*values):
@@ -89,3 +91,19 @@ async def make_store(path, **options) -> AsyncIterator[WatchedStore]:
         yield store
     finally:
         await store.close()
+
+
+async def crash(store: Store) -> None:
+    """Leave a store as kill -9 would, but for the threads, which are let go."""
+    for disk in store._disks.all:
+        volume, disk.volume = disk.volume, None
+        if volume is not None:
+            volume.dead = True
+            await store._shelf.run(partial(volume.close, boot_id=""))
+    store._shelf.close()
+
+
+async def until(true: Callable[[], bool]) -> None:
+    """Let other work go on until something holds; the test's timeout is the limit."""
+    while not true():
+        await asyncio.sleep(0.001)

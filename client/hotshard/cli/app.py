@@ -80,7 +80,7 @@ def run(arguments: Sequence[str]) -> int:
         sys.stdout.flush()
     except click.Abort:
         return exits.INTERRUPTED
-    except BrokenPipeError:
+    except BrokenPipeError:  # from our flush; click ends one in a command the same way
         return _reader_gone()
     except (click.ClickException, exits.Failure, HotshardError, OSError) as error:
         failure = _failure_of(error)

@@ -34,7 +34,7 @@ class CacheProcess:
         directory: str,
         document: Mapping[str, Any],
         *,
-        environment: Mapping[str, str | None] | None = None,
+        environment: Mapping[str, str] | None = None,
         program: Sequence[str] = SERVER,
     ) -> None:
         """Write its configuration.
@@ -42,10 +42,11 @@ class CacheProcess:
         Args:
             directory: for all its files; made if it is not there.
             document: configuration keys beyond addresses and the cache dir; may replace those too.
-            environment: added to ours, of which HOTSHARD_ variables are left out; None takes one away.
+            environment: added to ours, of which HOTSHARD_ variables are left out.
             program: arguments of the Python that becomes the server.
         """
         os.makedirs(directory, exist_ok=True)
+        self.directory = directory
         self.cache_dir = os.path.join(directory, "cache")
         self.socket = os.path.join(directory, "s")
         self.grpc, self.admin = (f"127.0.0.1:{port}" for port in free_ports(2))
@@ -61,8 +62,7 @@ class CacheProcess:
         with open(config_path, "w", encoding="utf-8") as file:
             json.dump(config, file, indent=2)  # JSON is YAML
         ours = {k: v for k, v in os.environ.items() if not k.startswith("HOTSHARD_")}
-        merged = {**ours, **(environment or {})}
-        self._environment = {k: v for k, v in merged.items() if v is not None}
+        self._environment = {**ours, **(environment or {})}
         self._arguments = [*program, "--config", config_path]
         self._child: Child | None = None
 

@@ -150,7 +150,7 @@ class Copier:
             while buffer and (count := source.readinto(buffer)):
                 if self._stopped.is_set():
                     raise Failure("interrupted")
-                _write_all(target, buffer[:count])
+                output.write_all(target, buffer[:count])
                 self._advance(count)
                 total += count
             if total != source.size:
@@ -165,8 +165,3 @@ def _failure(done: Future[None], copy: Copy) -> str:
     if isinstance(error, (HotshardError, Failure, OSError)):
         return f"failed: {output.printable(copy.info.uri)}: {error}"
     raise error
-
-
-def _write_all(target: RawIOBase, data: memoryview) -> None:
-    while data:
-        data = data[target.write(data) or 0 :]

@@ -63,6 +63,7 @@ def demo(keep: bool, as_json: bool, small: bool) -> int:
     for package in ("cache_server", "obstore"):
         if importlib.util.find_spec(package) is None:
             raise Failure(f"{package} is not installed", "pip install 'hotshard[demo]'")
+    _use_loopback_only()
     say = output.note if as_json else output.print_line
     with _unwinding_on_signals(), ExitStack() as stack:
         scene = set_up(stack, say, small=small)
@@ -87,6 +88,13 @@ class Scene:
     def total_bytes(self) -> int:
         """Of the dataset."""
         return sum(sample.size for sample in self.samples)
+
+
+def _use_loopback_only() -> None:
+    """Everything here is on loopback: no AWS profile, credentials or proxy is of use, some would harm."""
+    for name in list(os.environ):
+        if name.startswith("AWS_") or name.upper() in {"HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"}:
+            del os.environ[name]
 
 
 def set_up(stack: ExitStack, say: Callable[[str], None], *, small: bool) -> Scene:
@@ -129,8 +137,7 @@ def _cache_server(stack: ExitStack, directory: str, bucket: "Bucket") -> "CacheP
         "region": bucket.region,
         "addressing": "path",
     }
-    environment: dict[str, str | None] = {
-        **{name: None for name in os.environ if name.startswith("AWS_")},
+    environment = {
         "AWS_ACCESS_KEY_ID": bucket.access_key,
         "AWS_SECRET_ACCESS_KEY": bucket.secret_key,
     }
@@ -209,7 +216,7 @@ def _report(scene: Scene, passes: list[Pass], *, as_json: bool) -> None:
     wrong = [uri for each in passes for uri in each.wrong]
     objects = sum(each.objects for each in passes)
     output.print_line(
-        f"checksums: {len(wrong)} of {objects:,} objects WRONG, the first: {wrong[0]}"
+        f"checksums: WRONG BYTES in {len(wrong)} or more of {objects:,} objects: {wrong[0]}, ..."
         if wrong
         else f"checksums: all {objects:,} objects read are equal to what was uploaded"
     )

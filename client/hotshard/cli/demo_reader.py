@@ -26,6 +26,7 @@ BATCH = 64
 READ_BYTES = 4 << 20
 PART_BYTES = 8 << 20
 DIRECT_PARALLEL = 16
+WRONG_NAMED_MAX = 100
 
 
 @dataclass(slots=True)
@@ -37,12 +38,14 @@ class Result:
     requests: int = 0
     """GETs it sent to S3 itself."""
     wrong: list[str] = field(default_factory=list)
+    """Whose bytes were not what was uploaded; the first of them."""
 
     def check(self, sample: Sample, count: int, digest: str) -> None:
         """Count an object, and compare it with what was uploaded."""
         self.objects += 1
         self.bytes += count
-        if count != sample.size or digest != sample.digest:
+        wrong = count != sample.size or digest != sample.digest
+        if wrong and len(self.wrong) < WRONG_NAMED_MAX:
             self.wrong.append(sample.uri)
 
 

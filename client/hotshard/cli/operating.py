@@ -89,7 +89,7 @@ def explain(session: Session, uri: str, as_json: bool) -> None:
             output.size(shard.present_bytes),
             "yes" if shard.pinned else "no",
             "yes" if shard.verified else "on next use",
-            shard.disk,
+            shard.path,
         )
         for shard in found.shards
     ]
@@ -129,7 +129,7 @@ def status(session: Session, counters: bool, as_json: bool) -> None:
                 output.size(disk.used_bytes),
                 output.size(disk.capacity_bytes),
                 str(disk.sealed_shards),
-                str(disk.partial_shards),
+                output.size(disk.partial_bytes),
                 disk.detail,
             )
             for disk in found.disks

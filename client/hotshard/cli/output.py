@@ -5,11 +5,13 @@ one escape code. Nothing is cut to the width of a window that is not there.
 """
 
 import dataclasses
+import errno
 import json
 import sys
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from typing import IO, Any
+from io import RawIOBase
+from typing import IO, Any, BinaryIO
 
 from hotshard.core.errors import HotshardError
 
@@ -78,6 +80,15 @@ def print_line(text: str) -> None:
 def note(text: str) -> None:
     """A line beside the result: to stderr, so that pipes stay clean."""
     sys.stderr.write(text + "\n")
+
+
+def write_all(target: RawIOBase | BinaryIO, data: memoryview) -> None:
+    """Write every byte; a raw file, which stdout is under PYTHONUNBUFFERED, may take fewer at a time."""
+    while data:
+        count = target.write(data)
+        if count is None:
+            raise BlockingIOError(errno.EAGAIN, "it is not blocking, and full")
+        data = data[count:]
 
 
 def print_facts(facts: Mapping[str, str]) -> None:

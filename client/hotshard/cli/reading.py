@@ -97,6 +97,6 @@ def cat(session: Session, uri: str, offset: int, length: int | None) -> None:
             count = source.readinto_at(buffer[: end - offset], offset)
             if not count:
                 break
-            sys.stdout.buffer.write(buffer[:count])
+            output.write_all(sys.stdout.buffer, buffer[:count])
             offset += count
         sys.stdout.buffer.flush()

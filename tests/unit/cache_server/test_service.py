@@ -13,10 +13,10 @@ import grpc
 import pytest
 
 from cache_server import service as service_module
-from cache_server.cache import Explanation, FileExtent, Opened, ShardState
 from cache_server.config import GrpcConfig, HostPort
 from cache_server.grpc_server import GrpcServer
 from cache_server.metrics import Metrics
+from cache_server.opened import Explanation, FileExtent, Opened, ShardState
 from cache_server.origins.origin import ListPage
 from cache_server.service import ERROR_KEY, MESSAGE_BYTES, CacheService
 from cache_server.store.shard import ShardKey

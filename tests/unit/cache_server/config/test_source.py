@@ -217,8 +217,12 @@ def test_variables_that_are_not_ours_are_left_alone():
         },
         {},
     )
-    (problem,) = problems(environ={"HOTSHARD_SERVICE": "x"})
-    assert problem.startswith("HOTSHARD_SERVICE: unknown variable")
+
+
+@pytest.mark.parametrize("name", ["HOTSHARD_SERVICE", "HOTSHARD_GRPC__PORT", "HOTSHARD_PORTS"])
+def test_variables_that_only_look_like_them_are_mistakes(name):
+    (problem,) = problems(environ={name: "x"})
+    assert problem.startswith(f"{name}: unknown variable")
 
 
 def test_default_paths():

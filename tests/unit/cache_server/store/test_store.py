@@ -4,11 +4,11 @@ import os
 from dataclasses import replace
 
 import pytest
-from support.stores import KIB, fill, make_key, make_store
 
 from cache_server.store.options import NoSpace
 from hotshard.core.checksum import Algorithm, Checksum, checksum
 from hotshard.core.errors import CorruptData
+from support.stores import KIB, fill, make_key, make_store
 
 
 async def test_a_sealed_shard_is_there_and_read_only(tmp_path):

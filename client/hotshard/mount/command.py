@@ -12,7 +12,13 @@ import signal
 import sys
 import time
 
-from hotshard.core.errors import HotshardError, NotFound, ServerUnavailable
+from hotshard.core.errors import (
+    ConfigError,
+    HotshardError,
+    InvalidRequest,
+    NotFound,
+    ServerUnavailable,
+)
 from hotshard.core.uri import parse
 from hotshard.mount import codec, device, session
 from hotshard.mount.config import MountOptions, Plan, parse_options
@@ -246,7 +252,7 @@ def helper(argv: list[str]) -> int:
         return 32
     except HotshardError as error:
         sys.stderr.write(f"mount.hotshard: {explain(error, words[0])}\n")
-        return 1 if error.errno == errno.EINVAL else 32
+        return 1 if isinstance(error, ConfigError | InvalidRequest) else 32
     return 0
 
 

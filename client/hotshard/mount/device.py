@@ -76,7 +76,7 @@ def mount(fd: int, source: str, target: str, *, allow_other: bool) -> None:
     if libc.mount(*arguments, flags, options.encode()) == 0:
         return
     code = ctypes.get_errno()
-    if code == errno.EPERM:
+    if code in {errno.EPERM, errno.EACCES}:
         raise DeviceError(
             "mount(2) is not permitted: run as root; in a container, with CAP_SYS_ADMIN (privileged)"
         )

@@ -31,6 +31,7 @@ TEND_PERIOD_S = 0.25
 STUCK_S = 5.0  # a thread that answers from memory takes microseconds
 UNKNOWN_CALLER_S = 5.0  # after a signal, when we cannot see whether its caller is dying
 _AGAIN = frozenset({errno.ENOENT, errno.EINTR, errno.EAGAIN})
+_OPENS = frozenset({abi.Op.OPEN, abi.Op.OPENDIR})
 _pack_head = abi.OUT_HEADER.pack
 
 
@@ -55,6 +56,7 @@ class Loop:
         self._pool = Pool(workers)
         self._local = threading.local()
         self._desks: list[_Desk] = []
+        self._replayed: set[int] = set()
         self.in_flight = InFlight()
         self.ended = threading.Event()
         """The file system is unmounted, or its connection aborted."""
@@ -75,6 +77,7 @@ class Loop:
         """Carry out what a dead process had read and not answered; for kernels without resend."""
         left_over = self._slots.left_over()
         for slot, device, raw in left_over:
+            self._replayed.add(abi.IN_HEADER.unpack_from(raw)[2])
             if device < len(self._devices):
                 self._take(raw, device, slot, self._desk())
         return len(left_over)
@@ -171,7 +174,7 @@ class Loop:
             log.exception("%s of node %d", request.name, request.node)
             answer = errno.EIO
         if self.in_flight.take(request.unique) is None:
-            if not isinstance(answer, int):
+            if not isinstance(answer, int) and not self._answered_before(request):
                 self._filesystem.unanswered(request, answer)
             return
         self._reply(request, pending.device, answer, desk, pending.started_s)
@@ -196,13 +199,17 @@ class Loop:
             desk.tally.add(*key)
         else:
             head = _pack_head(OUT_HEADER_BYTES + len(answer), 0, request.unique)
-            if not self._send(device, head, answer):
+            if not self._send(device, head, answer) and not self._answered_before(request):
                 self._filesystem.unanswered(request, answer)
             if request.opcode == abi.Op.READ:
                 desk.tally.add("hotshard_mount_read_bytes_total", count=len(answer))
         if request.unique & abi.UNIQUE_RESEND:
             desk.tally.add("hotshard_mount_resent_requests_total")
         desk.tally.request(request.name, time.monotonic() - started_s)
+
+    def _answered_before(self, request: Request) -> bool:
+        """Whether a dead process may have answered this open: then somebody uses its handle."""
+        return request.unique in self._replayed and request.opcode in _OPENS
 
     def _finish(self, pending: Pending, code: int) -> None:
         """Answer a request that was taken from its worker."""

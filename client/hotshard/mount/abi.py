@@ -29,6 +29,7 @@ INIT_IN_FLAGS2 = Struct("<I")
 INIT_OUT = Struct("<IIIIHHIIHHIIH22x")
 READ_IN = Struct("<QQI")  # fh offset size; what follows is of no use to a read-only file system
 DIRENT = Struct("<QQII")  # ino off namelen type
+ENTRY_DIRENT = Struct("<QQQQII6Q10IQQII")  # an entry of READDIRPLUS, before its name
 FORGET_ONE = Struct("<QQ")  # nodeid nlookup
 BACKING_MAP = Struct("<iIQ")  # fd flags padding
 

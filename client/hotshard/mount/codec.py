@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 from hotshard.mount import abi
 from hotshard.mount.abi import Op
 
+FOR_EVER_S = 1e8
 OUT_HEADER_BYTES = abi.OUT_HEADER.size
 _IN_HEADER_BYTES = abi.IN_HEADER.size
 _NAME_BYTES_MAX = 65536  # of an attribute or file name; the kernel's own limits are lower
@@ -287,27 +288,28 @@ def _attr_fields(attr: Attr) -> tuple[int, ...]:
     return (attr.ino, attr.size, blocks, *times, *tail)
 
 
-def _split(seconds: float) -> tuple[int, int]:
+def split_s(seconds: float) -> tuple[int, int]:
+    """Whole seconds and nanoseconds."""
     whole = int(seconds)
     return whole, int((seconds - whole) * 1e9)
 
 
 def attr_out(attr: Attr, valid_s: float) -> bytes:
     """Payload of a GETATTR reply."""
-    whole, nanos = _split(valid_s)
+    whole, nanos = split_s(valid_s)
     return abi.ATTR_OUT.pack(whole, nanos, 0, *_attr_fields(attr))
 
 
 def entry_out(node: int, attr: Attr, entry_valid_s: float, attr_valid_s: float) -> bytes:
     """Payload of a LOOKUP reply."""
-    entry, entry_nanos = _split(entry_valid_s)
-    valid, valid_nanos = _split(attr_valid_s)
+    entry, entry_nanos = split_s(entry_valid_s)
+    valid, valid_nanos = split_s(attr_valid_s)
     return abi.ENTRY_OUT.pack(node, 0, entry, valid, entry_nanos, valid_nanos, *_attr_fields(attr))
 
 
 def no_entry_out(valid_s: float) -> bytes:
     """Payload of a LOOKUP reply that lets the kernel remember for a while that there is no such name."""
-    whole, nanos = _split(valid_s)
+    whole, nanos = split_s(valid_s)
     return abi.ENTRY_OUT.pack(0, 0, whole, 0, nanos, 0, *([0] * 16))
 
 

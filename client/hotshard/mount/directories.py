@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from hotshard.core.errors import HotshardError, InternalError, NotFound
 from hotshard.core.objects import ObjectInfo
 from hotshard.mount import tree
+from hotshard.mount.codec import FOR_EVER_S
 from hotshard.mount.inodes import InodeTable
 from hotshard.mount.listing import Builder, Listing
 from hotshard.mount.source import Source
@@ -23,7 +24,6 @@ from hotshard.mount.state import Arena
 log = logging.getLogger(__name__)
 
 LIST_WAIT_S = 0.5  # for a lookup: most directories are listed in less
-FOR_EVER_S = 1e8
 
 Found = tuple[Listing, int]
 Spawn = Callable[[Callable[[], None]], None]

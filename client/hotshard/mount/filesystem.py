@@ -21,15 +21,15 @@ from hotshard.core.errors import HotshardError, Overloaded, ServerUnavailable, S
 from hotshard.core.objects import ObjectInfo
 from hotshard.mount import codec, device, tree
 from hotshard.mount.abi import UNIQUE_RESEND, Fopen, Op
-from hotshard.mount.codec import Attr, Request
+from hotshard.mount.codec import FOR_EVER_S, Request
 from hotshard.mount.config import Plan
 from hotshard.mount.contents import Content, Contents
-from hotshard.mount.directories import FOR_EVER_S, Directories, Found
+from hotshard.mount.directories import Directories, Found
 from hotshard.mount.handles import Handle, HandleTable, Mode, TooManyOpen
 from hotshard.mount.inodes import InodeTable
-from hotshard.mount.listing import NAME_BYTES_MAX, Entry, Kind
+from hotshard.mount.listing import NAME_BYTES_MAX, Entry, Kind, Listing
 from hotshard.mount.metrics import Tally
-from hotshard.mount.names import NameReader
+from hotshard.mount.names import Look, NameReader
 from hotshard.mount.session import Agreement
 from hotshard.mount.source import Source
 
@@ -102,9 +102,10 @@ class Filesystem:
         self.passthrough = agreement.passthrough and options.mode == "auto"
         self._timeout_s = options.request_timeout_s
         self._list_timeout_s = options.list_timeout_s
-        self._file_mode = 0o100444 & ~options.umask
-        self._directory_mode = 0o040555 & ~options.umask
-        self._names = NameReader(parts.inodes, self.attr, parts.directories.left_s)
+        self._look = Look.of(options, parts.plan.born_ns)
+        self._names = NameReader(parts.inodes, self._look, parts.directories.left_s)
+        # Directory -> the listing whose names the kernel may have kept.
+        self._shown = {one.directory: one for one in parts.inodes.kept() if one.pins and not one.current}
         self._handlers: dict[int, Callable[[Request, Task], Answer]] = {
             Op.LOOKUP: self._lookup,
             Op.FORGET: self._forget,
@@ -144,15 +145,6 @@ class Filesystem:
         elif request.opcode in {Op.OPEN, Op.OPENDIR}:
             self._close(request.unique & ~UNIQUE_RESEND)
 
-    def attr(self, entry: Entry) -> Attr:
-        """What stat shows of an entry."""
-        options = self._plan.options
-        if entry.kind is Kind.FILE:
-            mode, links, mtime_ns = self._file_mode, 1, entry.mtime_ns
-        else:
-            mode, links, mtime_ns = self._directory_mode, 2, entry.mtime_ns or self._plan.born_ns
-        return Attr(entry.node, entry.size, mtime_ns, mode, options.uid, options.gid, links)
-
     # -- names ----------------------------------------------------------------------------------
 
     def _lookup(self, request: Request, _task: Task) -> Answer:
@@ -179,9 +171,9 @@ class Filesystem:
             return codec.no_entry_out(min(self._plan.options.ttl_s, 10.0))
         listing, index = found
         entry = listing.entry(index)
-        node = self._inodes.refer(listing, index, entry)
+        node = self._inodes.tell(listing, index, entry.node, listing.lookups(index))
         valid_s = max(0.0, self._directories.left_s(listing))
-        attr = self.attr(entry)
+        attr = self._look.attr(entry)
         if node != entry.node:
             attr = attr._replace(ino=node)
         return codec.entry_out(node, attr, valid_s, FOR_EVER_S)
@@ -194,10 +186,11 @@ class Filesystem:
     def _drop(self, node: int, lookups: int) -> None:
         if self._inodes.forget(node, lookups):
             self._directories.drop(node)
+            self._shown.pop(node, None)
 
     def _getattr(self, request: Request, _task: Task) -> Answer:
         with self._lock:
-            return codec.attr_out(self.attr(self._entry(request.node)), FOR_EVER_S)
+            return codec.attr_out(self._look.attr(self._entry(request.node)), FOR_EVER_S)
 
     def _opendir(self, request: Request, _task: Task) -> Answer:
         with self._lock:
@@ -222,10 +215,23 @@ class Filesystem:
             raise Refusal(errno.EAGAIN)
         before = len(self._handles)
         handle = self._record(request, serial, Mode.DIRECTORY)
+        flags = self._cache_flags(request.node, listing)
         if len(self._handles) > before:
             self._inodes.pin(listing)
-        flags = Fopen.CACHE_DIR | Fopen.KEEP_CACHE if self._plan.options.immutable else 0
         return codec.open_out(handle.fh, flags)
+
+    def _cache_flags(self, node: int, listing: Listing) -> int:
+        """Whether the kernel may keep the names it reads, or has kept.
+
+        What it keeps must be of one listing: a new one is kept when nobody reads the one before any more.
+        """
+        shown = self._shown.get(node)
+        if shown is listing:
+            return Fopen.CACHE_DIR | Fopen.KEEP_CACHE
+        if shown is not None and shown.pins:
+            return 0
+        self._shown[node] = listing
+        return Fopen.CACHE_DIR
 
     def _readdir(self, request: Request, _task: Task) -> Answer:
         with self._lock:

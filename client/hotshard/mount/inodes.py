@@ -97,17 +97,35 @@ class InodeTable:
         listing.pins -= 1
         self._settle(listing)
 
-    def refer(self, listing: Listing, index: int, entry: Entry) -> int:
-        """Count one telling of an entry to the kernel, before it is told; gives its node."""
+    def tell(self, listing: Listing, index: int, node: int, lookups: int) -> int:
+        """Count one telling of an entry to the kernel, before it is told; gives its node.
+
+        Args:
+            listing: where the entry is.
+            index: which it is.
+            node: as its record says.
+            lookups: as its record says.
+        """
+        place = listing.serial << _INDEX_BITS | index
+        where = self._where.get(node)
+        if where == place:
+            listing.set_lookups(index, lookups + 1)
+            return node
+        if where is not None:
+            return self._tell_elsewhere(listing, index)
+        self._where[node] = place
+        listing.set_lookups(index, 1)
+        listing.live += 1
+        return node
+
+    def _tell_elsewhere(self, listing: Listing, index: int) -> int:
+        """The same for an entry whose number is in use: by its own identity elsewhere, or by another."""
+        entry = listing.entry(index)
         node = self._probe(entry.node, listing.path, entry)
         where = self._where.get(node)
         if where is None:
-            if node != entry.node:
-                listing.set_node(index, node)
-            self._where[node] = listing.serial << _INDEX_BITS | index
-            listing.set_lookups(index, 1)
-            listing.live += 1
-            return node
+            listing.set_node(index, node)
+            return self.tell(listing, index, node, 0)
         holder = self._listings[where >> _INDEX_BITS]
         at = where & _INDEX_MASK
         holder.set_lookups(at, holder.lookups(at) + 1)

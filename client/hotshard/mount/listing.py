@@ -215,6 +215,20 @@ class Listing:
         start = self._text + text
         return bytes(self.buffer[start : start + name_bytes])
 
+    def rows(self, start: int, count: int) -> Iterator[tuple[tuple[int, ...], bytes]]:
+        """(record, name) of at most `count` entries; a record has the fields of `_RECORD`."""
+        stop = min(start + count, self.count)
+        if start >= stop:
+            return
+        at = self._records + start * _RECORD.size
+        raw = bytes(self.buffer[at : self._records + stop * _RECORD.size])
+        first = _RECORD.unpack_from(raw)[4]
+        last = _RECORD.unpack_from(raw, len(raw) - _RECORD.size)
+        text = bytes(self.buffer[self._text + first : self._text + last[4] + last[5]])
+        for record in _RECORD.iter_unpack(raw):
+            begin = record[4] - first
+            yield record, text[begin : begin + record[5]]
+
     def find(self, name: bytes) -> int:
         """The index of a name, or -1."""
         index = bisect_left(range(self.count), name, key=self.name)

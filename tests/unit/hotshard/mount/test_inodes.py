@@ -24,7 +24,7 @@ def table() -> tuple[InodeTable, list[int]]:
 
 def refer(inodes: InodeTable, one: Listing, name: bytes) -> int:
     index = one.find(name)
-    return inodes.refer(one, index, one.entry(index))
+    return inodes.tell(one, index, one.entry(index).node, one.lookups(index))
 
 
 def test_told_and_forgotten():

@@ -142,7 +142,8 @@ def test_systemd_is_told(tmp_path, source):
             f"mount('file:///data', {str(target)!r}, foreground=True, directory={str(source)!r})\n"
         )
         process = subprocess.Popen(
-            [sys.executable, "-c", script], env={**os.environ, "NOTIFY_SOCKET": notify.getsockname()}
+            [sys.executable, "-c", script],
+            env={**os.environ, "NOTIFY_SOCKET": notify.getsockname()},
         )
         try:
             assert notify.recv(100) == b"READY=1"
@@ -159,7 +160,10 @@ def test_mount_8_helper(tmp_path, source, capsys):
     assert helper(["mount.hotshard", "s3://x/"]) == 1
     assert "usage" in capsys.readouterr().err
     none = f"address={tmp_path}/none"
-    assert helper(["mount.hotshard", "s3://bucket/x", str(tmp_path / "nothing"), "-o", f"rw,{none}"]) == 32
+    assert (
+        helper(["mount.hotshard", "s3://bucket/x", str(tmp_path / "nothing"), "-o", f"rw,{none}"])
+        == 32
+    )
     assert "create it first" in capsys.readouterr().err
     target = tmp_path / "target"
     target.mkdir()

@@ -209,10 +209,22 @@ def test_real_programs(bucket, s3_mount, tmp_path):
     db = sqlite3.connect(f"file:{mounted / 'db.sqlite'}?immutable=1", uri=True)
     assert db.execute("select sum(length(b)), count(*) from t").fetchone() == (499_500, 1000)
     db.close()
-    clone = ["git", "-c", "safe.directory=*", "clone", "-q", str(mounted / "bare.git"), str(tmp_path / "c")]
+    clone = [
+        "git",
+        "-c",
+        "safe.directory=*",
+        "clone",
+        "-q",
+        str(mounted / "bare.git"),
+        str(tmp_path / "c"),
+    ]
     copied = tmp_path / "bare.git"
     subprocess.run(["cp", "-r", str(mounted / "bare.git"), str(copied)], **run)
-    assert subprocess.run(["diff", "-r", str(copied), str(mounted / "bare.git")], **run).stdout == b""
+    assert (
+        subprocess.run(["diff", "-r", str(copied), str(mounted / "bare.git")], **run).stdout == b""
+    )
     subprocess.run(clone, **run)
     assert (tmp_path / "c" / "f3").read_text() == "3\n"
-    assert subprocess.run(["diff", "-r", "-q", str(mounted / "db.sqlite"), str(local / "db.sqlite")], **run)
+    assert subprocess.run(
+        ["diff", "-r", "-q", str(mounted / "db.sqlite"), str(local / "db.sqlite")], **run
+    )

@@ -38,6 +38,7 @@ log = logging.getLogger(__name__)
 HEAD_BYTES = 1 << 20  # what an open has fetched, of an object that is not here yet
 RETRY_S = 0.2
 _ERRNOS = frozenset({errno.ENOENT, errno.EACCES, errno.ESTALE, errno.EINVAL, errno.EIO})
+_OPENED = {mode: ("hotshard_mount_opens_total", "mode", mode.name.lower()) for mode in Mode}
 _XATTR_PREFIX = b"user.hotshard."
 
 Payload = bytes | memoryview
@@ -105,7 +106,9 @@ class Filesystem:
         self._look = Look.of(options, parts.plan.born_ns)
         self._names = NameReader(parts.inodes, self._look, parts.directories.left_s)
         # Directory -> the listing whose names the kernel may have kept.
-        self._shown = {one.directory: one for one in parts.inodes.kept() if one.pins and not one.current}
+        self._shown = {
+            one.directory: one for one in parts.inodes.kept() if one.pins and not one.current
+        }
         self._handlers: dict[int, Callable[[Request, Task], Answer]] = {
             Op.LOOKUP: self._lookup,
             Op.FORGET: self._forget,
@@ -250,24 +253,28 @@ class Filesystem:
         if self._agreement.no_open:
             raise Refusal(errno.ENOSYS)
         node = request.node
+        content = self._contents.get(node)
         with self._lock:
-            entry = self._entry(node)
-            content = self._contents.get(node)
             settled = self._handles.mode_of(node)
-            if settled is None and entry.size and not self._leased(content):
+            if settled is None and not self._leased(content) and self._entry(node).size:
                 return Later(self._open_later, self._timeout_s)
-            return self._open_as(request, task, content)
+            return self._open_as(request, task, content, settled)
 
     def _open_later(self, request: Request, task: Task) -> Payload:
         info = self._info(request.node)
         content = self._fetch(request.node, info, 0, HEAD_BYTES, task)
         with self._lock:
-            return self._open_as(request, task, content)
+            return self._open_as(request, task, content, self._handles.mode_of(request.node))
 
-    def _open_as(self, request: Request, task: Task, content: Content | None) -> Payload:
-        """Settle the mode of an open; locked."""
+    def _open_as(
+        self,
+        request: Request,
+        task: Task,
+        content: Content | None,
+        settled: tuple[Mode, int] | None,
+    ) -> Payload:
+        """Settle the mode of an open, unless earlier opens have; locked."""
         node = request.node
-        settled = self._handles.mode_of(node)
         if settled is not None:
             mode, backing_id = settled
         else:
@@ -279,7 +286,7 @@ class Filesystem:
             if settled is None and backing_id:
                 device.backing_close(self._fd, backing_id)
             raise
-        task.tally.add("hotshard_mount_opens_total", "mode", mode.name.lower())
+        task.tally.add(_OPENED[mode])
         if handle.mode is Mode.PASSTHROUGH:
             flags = Fopen.PASSTHROUGH | Fopen.NOFLUSH
             return codec.open_out(handle.fh, flags, handle.backing_id)

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import IntEnum
 from struct import Struct
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from hotshard.mount import abi
 
@@ -33,12 +33,14 @@ class Mode(IntEnum):
     DIRECTORY = 3
 
 
+_MODES = {mode.value: mode for mode in Mode}  # quicker than Mode(value)
+
+
 class TooManyOpen(Exception):
     """The table is full."""
 
 
-@dataclass(frozen=True, slots=True)
-class Handle:
+class Handle(NamedTuple):
     """One open file or directory."""
 
     fh: int
@@ -88,8 +90,9 @@ class HandleTable:
             TooManyOpen: no record is free.
         """
         fh = unique & ~abi.UNIQUE_RESEND
-        known = self.get(fh)
-        if known is not None:
+        if fh in self._index:
+            known = self.get(fh)
+            assert known is not None, "an indexed record is in use"
             return known
         handle = Handle(fh, node, mode, backing_id)
         index = self._take()
@@ -149,4 +152,4 @@ class HandleTable:
 
     def _read(self, index: int) -> Handle | None:
         fh, node, mode, backing_id = _RECORD.unpack_from(self._buffer, self._at(index))
-        return Handle(fh, node, Mode(mode), backing_id) if fh else None
+        return Handle(fh, node, _MODES[mode], backing_id) if fh else None

@@ -31,6 +31,8 @@ TEND_PERIOD_S = 0.25
 STUCK_S = 5.0  # a thread that answers from memory takes microseconds
 UNKNOWN_CALLER_S = 5.0  # after a signal, when we cannot see whether its caller is dying
 _AGAIN = frozenset({errno.ENOENT, errno.EINTR, errno.EAGAIN})
+_READ_BYTES = ("hotshard_mount_read_bytes_total",)
+_RESENT = ("hotshard_mount_resent_requests_total",)
 _OPENS = frozenset({abi.Op.OPEN, abi.Op.OPENDIR})
 _pack_head = abi.OUT_HEADER.pack
 
@@ -195,17 +197,16 @@ class Loop:
         elif isinstance(answer, int):
             self._send(device, codec.error_bytes(request.unique, answer))
             name = errno.errorcode.get(answer, str(answer))
-            key = ("hotshard_mount_errors_total", "errno", name, "opcode", request.name)
-            desk.tally.add(*key)
+            desk.tally.add(("hotshard_mount_errors_total", "errno", name, "opcode", request.name))
         else:
             head = _pack_head(OUT_HEADER_BYTES + len(answer), 0, request.unique)
             if not self._send(device, head, answer) and not self._answered_before(request):
                 self._filesystem.unanswered(request, answer)
             if request.opcode == abi.Op.READ:
-                desk.tally.add("hotshard_mount_read_bytes_total", count=len(answer))
+                desk.tally.add(_READ_BYTES, len(answer))
         if request.unique & abi.UNIQUE_RESEND:
-            desk.tally.add("hotshard_mount_resent_requests_total")
-        desk.tally.request(request.name, time.monotonic() - started_s)
+            desk.tally.add(_RESENT)
+        desk.tally.request(request.opcode, time.monotonic() - started_s)
 
     def _answered_before(self, request: Request) -> bool:
         """Whether a dead process may have answered this open: then somebody uses its handle."""

@@ -7,6 +7,8 @@ from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterable, Mapping
 
+from hotshard.mount.codec import name_of
+
 BUCKETS_S = (0.00005, 0.0001, 0.0005, 0.001, 0.01, 0.1, 1.0, 10.0)
 
 HELP = {
@@ -32,48 +34,50 @@ class Tally:
     __slots__ = ("counts", "spent", "times")
 
     def __init__(self) -> None:
-        self.counts: Counter[tuple[str, ...]] = Counter()
+        self.counts: dict[tuple[str, ...], int] = {}
         """(metric, label, value, ...) -> count."""
-        self.times: dict[str, list[int]] = {}
+        self.times: dict[int, list[int]] = {}
         """Opcode -> requests by bucket."""
-        self.spent: Counter[str] = Counter()
+        self.spent: dict[int, float] = {}
 
-    def request(self, opcode: str, seconds: float) -> None:
+    def request(self, opcode: int, seconds: float) -> None:
         """One request was answered."""
         buckets = self.times.get(opcode)
         if buckets is None:
             buckets = self.times[opcode] = [0] * (len(BUCKETS_S) + 1)
+            self.spent[opcode] = 0.0
         buckets[bisect_left(BUCKETS_S, seconds)] += 1
-        self.spent[opcode] += seconds  # type: ignore[assignment]
+        self.spent[opcode] += seconds
 
-    def add(self, *key: str, count: int = 1) -> None:
+    def add(self, key: tuple[str, ...], count: int = 1) -> None:
         """Count something."""
-        self.counts[key] += count
+        self.counts[key] = self.counts.get(key, 0) + count
 
 
 def render(tallies: Iterable[Tally], gauges: Mapping[tuple[str, ...], float]) -> str:
     """The Prometheus text."""
     counts: Counter[tuple[str, ...]] = Counter()
     times: dict[str, list[int]] = {}
-    spent: Counter[str] = Counter()
+    spent: dict[str, float] = {}
     for tally in list(tallies):
         counts.update(dict(tally.counts))
-        spent.update(dict(tally.spent))
         for opcode, buckets in list(tally.times.items()):
-            before = times.get(opcode, [0] * len(buckets))
-            times[opcode] = [a + b for a, b in zip(before, buckets, strict=True)]
-    for opcode, buckets in times.items():
-        counts["hotshard_mount_requests_total", "opcode", opcode] = sum(buckets)
-    lines: list[str] = []
+            name = name_of(opcode)
+            before = times.get(name, [0] * len(buckets))
+            times[name] = [a + b for a, b in zip(before, buckets, strict=True)]
+            spent[name] = spent.get(name, 0.0) + tally.spent[opcode]
     samples: dict[str, list[str]] = {}
+    for name, buckets in times.items():
+        counts["hotshard_mount_requests_total", "opcode", name] = sum(buckets)
     for key, value in sorted([*counts.items(), *gauges.items()]):
         samples.setdefault(key[0], []).append(f"{key[0]}{_labels(key[1:])} {value:g}")
-    for opcode in sorted(times):
+    for name in sorted(times):
         samples.setdefault("hotshard_mount_seconds", []).extend(
-            _histogram(opcode, times[opcode], spent[opcode])
+            _histogram(name, times[name], spent[name])
         )
-    for name, rows in samples.items():
-        lines += [f"# HELP {name} {HELP[name]}", f"# TYPE {name} {_kind(name)}", *rows]
+    lines: list[str] = []
+    for metric, rows in samples.items():
+        lines += [f"# HELP {metric} {HELP[metric]}", f"# TYPE {metric} {_kind(metric)}", *rows]
     return "\n".join(lines) + "\n"
 
 

@@ -55,9 +55,7 @@ class Look:
 class NameReader:
     """Fills the replies to READDIR and READDIRPLUS."""
 
-    def __init__(
-        self, inodes: InodeTable, look: Look, left_s: Callable[[Listing], float]
-    ) -> None:
+    def __init__(self, inodes: InodeTable, look: Look, left_s: Callable[[Listing], float]) -> None:
         self._inodes = inodes
         self._look = look
         self._left_s = left_s
@@ -67,7 +65,9 @@ class NameReader:
         out = bytearray(size)
         at = 0
         while offset < 2:
-            dot = (_NO_ENTRY if plus else b"") + dirent(1, offset + 1, Kind.DIRECTORY, _DOTS[offset])
+            dot = (_NO_ENTRY if plus else b"") + dirent(
+                1, offset + 1, Kind.DIRECTORY, _DOTS[offset]
+            )
             if at + len(dot) > size:
                 return bytes(out[:at])
             out[at : at + len(dot)] = dot

@@ -182,7 +182,14 @@ ATTR = codec.Attr(ino=7, size=1000, mtime_ns=1_500_000_001, mode=0o100444, uid=1
 def test_an_entry():
     out = codec.entry_out(7, ATTR, 1.5, 3600)
     node, generation, entry, attr, entry_nanos, attr_nanos = struct.unpack_from("<QQQQII", out)
-    assert (node, generation, entry, attr, entry_nanos, attr_nanos) == (7, 0, 1, 3600, 500_000_000, 0)
+    assert (node, generation, entry, attr, entry_nanos, attr_nanos) == (
+        7,
+        0,
+        1,
+        3600,
+        500_000_000,
+        0,
+    )
     fields = abi.ATTR.unpack_from(out, 40)
     assert fields[:9] == (7, 1000, 2, 1, 1, 1, 500_000_001, 500_000_001, 500_000_001)
     assert fields[9:] == (0o100444, 1, 1, 2, 0, 4096, 0)
@@ -209,7 +216,9 @@ def test_directory_entries_are_padded_to_eight():
 
 
 def test_replies_and_errors():
-    assert codec.reply_bytes(9, b"abc") == bytes.fromhex("13000000 00000000 0900000000000000") + b"abc"
+    assert (
+        codec.reply_bytes(9, b"abc") == bytes.fromhex("13000000 00000000 0900000000000000") + b"abc"
+    )
     assert codec.error_bytes(9, 5) == bytes.fromhex("10000000 fbffffff 0900000000000000")
     assert codec.notify_resend_bytes() == bytes.fromhex("10000000 07000000 0000000000000000")
 

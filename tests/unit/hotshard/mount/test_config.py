@@ -5,8 +5,15 @@ from hotshard.mount.config import MountOptions, Plan, parse_options
 
 
 def test_words_of_fstab():
-    options = parse_options("ro,_netdev,x-systemd.automount,mode=cached,ttl_s=5,allow_other=no,umask=077")
-    assert (options.mode, options.ttl_s, options.allow_other, options.umask) == ("cached", 5.0, False, 0o77)
+    options = parse_options(
+        "ro,_netdev,x-systemd.automount,mode=cached,ttl_s=5,allow_other=no,umask=077"
+    )
+    assert (options.mode, options.ttl_s, options.allow_other, options.umask) == (
+        "cached",
+        5.0,
+        False,
+        0o77,
+    )
     assert parse_options("") == MountOptions()
     assert parse_options("immutable").immutable
     assert parse_options("metrics_file=/run/x.prom").metrics_file == "/run/x.prom"

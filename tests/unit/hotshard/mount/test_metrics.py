@@ -3,11 +3,11 @@ from hotshard.mount.metrics import HELP, Tally, render
 
 def test_tallies_of_all_threads_are_added_up():
     one, two = Tally(), Tally()
-    one.request("read", 0.00002)
-    two.request("read", 0.5)
-    two.request("open", 100.0)
-    one.add("hotshard_mount_opens_total", "mode", "cached")
-    two.add("hotshard_mount_opens_total", "mode", "cached", count=2)
+    one.request(15, 0.00002)
+    two.request(15, 0.5)
+    two.request(14, 100.0)
+    one.add(("hotshard_mount_opens_total", "mode", "cached"))
+    two.add(("hotshard_mount_opens_total", "mode", "cached"), 2)
     text = render([one, two], {("hotshard_mount_in_flight",): 3})
     assert 'hotshard_mount_opens_total{mode="cached"} 3' in text
     assert 'hotshard_mount_requests_total{opcode="read"} 2' in text

@@ -1,4 +1,4 @@
-"""Fixtures of the tests on real mounts. A mount that hangs is aborted from outside, so it cannot hang the run."""
+"""Fixtures of the tests on real mounts. One that hangs is aborted from outside: it cannot hang the run."""
 
 import os
 from collections.abc import Callable, Iterator

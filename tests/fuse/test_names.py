@@ -50,8 +50,8 @@ def test_inode_numbers_are_the_same_after_a_remount(mount, source):
 def test_what_would_write_is_refused_at_once(mount, source):
     mounted = mount(source)
     attempts = [
-        lambda: open(mounted / "top", "r+b"),
-        lambda: open(mounted / "new", "wb"),
+        lambda: os.open(mounted / "top", os.O_RDWR),
+        lambda: os.open(mounted / "new", os.O_WRONLY | os.O_CREAT),
         lambda: os.unlink(mounted / "top"),
         lambda: os.rename(mounted / "top", mounted / "other"),
         lambda: os.mkdir(mounted / "dir"),

@@ -2,11 +2,11 @@
 
 import hashlib
 import mmap
-import os
 import random
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -114,12 +114,12 @@ def test_without_passthrough_in_the_kernel_auto_is_cached(mount, tree):
 def test_an_open_mapping_and_a_new_open_do_not_mix_modes(mount, tree):
     """The kernel answers EIO when cached and passthrough opens of one inode meet."""
     mounted = mount(tree)
-    with open(mounted / "file4", "rb") as first, open(mounted / "file4", "rb") as second:
-        with mmap.mmap(first.fileno(), 0, prot=mmap.PROT_READ) as mapping:
-            first.close()
-            assert mapping[:10] == second.read(10)
-            with open(mounted / "file4", "rb") as third:
-                assert third.read(10) == mapping[:10]
+    first, second = open(mounted / "file4", "rb"), open(mounted / "file4", "rb")  # noqa: SIM115
+    with second, mmap.mmap(first.fileno(), 0, prot=mmap.PROT_READ) as mapping:
+        first.close()
+        assert mapping[:10] == second.read(10)
+        with open(mounted / "file4", "rb") as third:
+            assert third.read(10) == mapping[:10]
 
 
 def test_an_empty_file(mount, tmp_path):
@@ -149,8 +149,5 @@ def _metrics_when(mounted, key: str) -> dict[str, float]:
     for _ in range(2000):
         if mounted.metrics_file.exists() and mounted.metrics_file.stat().st_mtime_ns > before:
             return mounted.metrics()
-        os.sched_yield()
-        import time
-
         time.sleep(0.01)
     raise AssertionError("no metrics")

@@ -125,7 +125,7 @@ def test_an_upgrade_disturbs_nobody(mount, source):
 
 def test_a_keeper_that_dies_is_replaced_by_the_reader(mount, source):
     mounted = mount(source, mode="cached")
-    file = open(mounted / "f1", "rb")
+    file = open(mounted / "f1", "rb")  # noqa: SIM115
     reader = mounted.reader()
     os.kill(mounted.keeper, signal.SIGKILL)
     os.waitpid(mounted.keeper, 0)

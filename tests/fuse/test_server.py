@@ -47,6 +47,10 @@ def put(bucket, key: str, data: bytes) -> None:
     bucket[0].put_object(Bucket=bucket[1], Key=key, Body=data)
 
 
+def run(command, **options) -> subprocess.CompletedProcess:
+    return subprocess.run(command, check=True, timeout=60, capture_output=True, **options)
+
+
 def digest(path: Path) -> str:
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
@@ -186,13 +190,13 @@ def test_real_programs(bucket, s3_mount, tmp_path):
         db.executemany("insert into t values (?, ?)", [(i, "x" * i) for i in range(1000)])
     db.close()
     repo = local / "repo"
-    run = {"check": True, "timeout": 60, "capture_output": True}
+
     script = (
         f"git init -q {repo} && cd {repo} && git config user.email a@b && git config user.name n &&"
         " for i in 1 2 3; do echo $i > f$i; git add .; git commit -qm $i; done &&"
         f" git clone -q --bare {repo} {local}/bare.git && rm -rf {repo}"
     )
-    subprocess.run(script, shell=True, **run)
+    run(script, shell=True)
     for path in local.rglob("*"):
         if path.is_file():
             put(bucket, str(path.relative_to(local)), path.read_bytes())
@@ -219,12 +223,8 @@ def test_real_programs(bucket, s3_mount, tmp_path):
         str(tmp_path / "c"),
     ]
     copied = tmp_path / "bare.git"
-    subprocess.run(["cp", "-r", str(mounted / "bare.git"), str(copied)], **run)
-    assert (
-        subprocess.run(["diff", "-r", str(copied), str(mounted / "bare.git")], **run).stdout == b""
-    )
-    subprocess.run(clone, **run)
+    run(["cp", "-r", str(mounted / "bare.git"), str(copied)])
+    assert run(["diff", "-r", str(copied), str(mounted / "bare.git")]).stdout == b""
+    run(clone)
     assert (tmp_path / "c" / "f3").read_text() == "3\n"
-    assert subprocess.run(
-        ["diff", "-r", "-q", str(mounted / "db.sqlite"), str(local / "db.sqlite")], **run
-    )
+    assert run(["diff", "-r", "-q", str(mounted / "db.sqlite"), str(local / "db.sqlite")]).stdout == b""

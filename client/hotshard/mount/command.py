@@ -1,7 +1,8 @@
 """Mount and unmount: what `hotshard mount`, `hotshard umount` and mount(8) call.
 
-Everything that can be wrong is looked for before the mount is made, so that a mistake is a message and not a dead
-directory. INIT is answered here, so that a reader never meets a connection without an agreement.
+Everything that can be wrong is looked for before the mount is made, so that a mistake is a message and
+not a dead directory. INIT is answered here, so that a reader never meets a connection without an
+agreement.
 """
 
 import contextlib
@@ -29,7 +30,7 @@ from hotshard.mount.session import Wanted
 from hotshard.mount.state import State
 
 READY_TIMEOUT_S = 30.0
-CHECK_TIMEOUT_S = 20.0
+_NO_OPEN = "this kernel cannot open without asking (mode=no_open)"
 
 
 def mount(
@@ -159,7 +160,7 @@ def check_source(plan: Plan) -> None:
     """
     source = make_source(plan)
     try:
-        page = source.names(plan.uri, "", 1, CHECK_TIMEOUT_S)
+        page = source.names(plan.uri, "", 1)
         if not page.objects and not page.prefixes:
             sys.stderr.write(f"hotshard: warning: nothing lies below {plan.uri} (yet)\n")
     finally:
@@ -179,7 +180,7 @@ def _make(draft: Plan) -> tuple[list[int], State, Plan]:
         state.set_init_reply(payload)
         os.write(fd, codec.reply_bytes(request.unique, payload))
         if options.mode == "no_open" and not agreement.no_open:
-            raise DeviceError("this kernel cannot open without asking (mode=no_open)")
+            raise DeviceError(_NO_OPEN)  # noqa: TRY301
         devices = [fd] + [device.clone(fd) for _ in range(options.threads - 1)]
         point = device.mounted_at(draft.target)
         number = point.device if point is not None else "0:0"
@@ -207,8 +208,9 @@ def _become_keeper(argv: list[str], notify: int, plan: Plan) -> None:
         os.dup2(null, 2)
     os.chdir("/")
     for text in (*argv[1].split(","), *argv[2:4]):
-        os.set_inheritable(int(text), True)
-    os.execv(sys.executable, [sys.executable, "-m", "hotshard.mount.keeper", *argv[1:]])
+        os.set_inheritable(int(text), True)  # noqa: FBT003
+    command = [sys.executable, "-m", "hotshard.mount.keeper", *argv[1:]]
+    os.execv(sys.executable, command)  # noqa: S606
 
 
 def _await_ready(pid: int, notify: int, plan: Plan) -> None:
@@ -236,7 +238,7 @@ def _busy(path: str, number: str) -> str:
 
 
 def helper(argv: list[str]) -> int:
-    """mount(8) calls us as `mount.hotshard URI DIR [-sfnv] [-o OPTIONS]`; exit codes are those of mount(8)."""
+    """`mount.hotshard URI DIR [-sfnv] [-o OPTIONS]`, as mount(8) calls it; the exit code is mount(8)'s."""
     words = [word for word in argv[1:] if not word.startswith("-")]
     text = ""
     if "-o" in argv[1:]:

@@ -1,6 +1,7 @@
 """The options of a mount: what `-o` takes, and what keeper and reader are started with.
 
-One frozen dataclass; it travels to the keeper and to each reader as JSON. Every mistake is reported at once.
+One frozen dataclass; it travels to the keeper and to each reader as JSON. Every mistake is reported at
+once.
 """
 
 import json

@@ -1,8 +1,8 @@
 """The open files behind the inodes: what was opened at the source and may be read without asking again.
 
-One `Content` per inode, an inode being one version of an object, so its bytes are right for as long as they are
-kept. At most `files_max` files; what has not been used for longest goes first. Its lease says only for how long a
-new open may use it without asking.
+One `Content` per inode, an inode being one version of an object, so its bytes are right for as long as
+they are kept. At most `files_max` files; what has not been used for longest goes first. Its lease says
+only for how long a new open may use it without asking.
 """
 
 import os

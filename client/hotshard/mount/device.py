@@ -1,6 +1,7 @@
 """System calls of a mount: /dev/fuse, mount(2), umount2(2), backing files, the files under /sys.
 
-None of these functions touches a path on a mount of ours: a process that waits for its own reader waits for ever.
+None of these functions touches a path on a mount of ours: a process that waits for its own reader waits
+for ever.
 """
 
 import ctypes
@@ -146,7 +147,8 @@ def set_read_ahead(device: str, kib: int) -> bool:
 def backing_open(fd: int, backing: int) -> int:
     """Register an open file as backing of passthrough reads; gives its id on this connection."""
     # A bytearray, not bytes: with bytes ioctl() gives the buffer back and the id is lost.
-    return fcntl.ioctl(fd, abi.IOC_BACKING_OPEN, bytearray(abi.BACKING_MAP.pack(backing, 0, 0)))
+    request = bytearray(abi.BACKING_MAP.pack(backing, 0, 0))
+    return int(fcntl.ioctl(fd, abi.IOC_BACKING_OPEN, request))
 
 
 def backing_close(fd: int, backing_id: int) -> None:

@@ -1,8 +1,9 @@
-"""What lies in which directory: listings fetched from the source, kept for their time to live, and looked into.
+"""What lies in which directory: listings, fetched and kept for their time to live.
 
-A directory is listed as a whole at the first touch, by a thread of its own pool, one listing of a directory at a time.
-Who looks for a name waits a moment for it; while a large directory is still being listed, or after its time ran out,
-names are asked for one by one. When the origin cannot be asked, an old listing goes on being believed.
+A directory is listed as a whole at the first touch, by a thread of its own pool, one listing of a
+directory at a time. Who looks for a name waits a moment for it; while a large directory is still being
+listed, or after its time ran out, names are asked for one by one. When the origin cannot be asked, an old
+listing goes on being believed.
 
 The lock is the file system's; methods that say so expect it to be held.
 """
@@ -77,7 +78,7 @@ class Directories:
         self.spawn: Spawn = _start_thread
 
     def find(self, node: int, name: bytes) -> Found | bool:
-        """A name as far as it is known: where it is, True when it surely is not there, False: ask. Locked."""
+        """Where a name is, as far as is known. True: surely not there; False: ask. Locked."""
         if (node, name) in self._suspect:
             return False
         newer = self._newer.get(node)
@@ -112,7 +113,7 @@ class Directories:
             if found is not False:
                 return found
         try:
-            builder = self._point(node, path, name, timeout_s)
+            builder = self._point(node, path, name)
         except NotFound:
             with self.lock:
                 self._suspect.discard((node, name))
@@ -193,10 +194,9 @@ class Directories:
         builder, token = Builder(path, node), ""
         give_up_s = self._clock() + self._fresh.list_timeout_s
         while True:
-            left_s = give_up_s - self._clock()
-            if left_s <= 0:
+            if self._clock() >= give_up_s:
                 raise InternalError(f"listing {uri} took too long", uri=uri)
-            page = self._source.names(uri, token, 0, left_s)
+            page = self._source.names(uri, token, 0)
             tree.add_page(builder, uri, page.objects, page.prefixes)
             token = page.next_token
             if not token:
@@ -216,13 +216,13 @@ class Directories:
         self._inodes.install(listing)
         return listing
 
-    def _point(self, node: int, path: bytes, name: bytes, timeout_s: float) -> Builder:
+    def _point(self, node: int, path: bytes, name: bytes) -> Builder:
         uri = tree.uri_of(self._prefix, path + name)
         # The directory first: a key that is both an object and a prefix is the directory.
-        below = self._source.names(uri + "/", "", 1, timeout_s)
+        below = self._source.names(uri + "/", "", 1)
         info: ObjectInfo | None = None
         if not below.objects and not below.prefixes:
-            info = self._source.stat(uri, timeout_s)
+            info = self._source.stat(uri)
         return tree.single(path, node, name, info)
 
     def _believe(self, node: int, name: bytes, builder: Builder) -> Found:

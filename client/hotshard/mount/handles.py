@@ -1,11 +1,11 @@
 """Open files and directories, as records in a shared buffer. Pure.
 
-A handle is named by the unique number of the request that opened it. A request that is carried out twice, because
-the process died before it could answer, therefore makes one handle. `node` is the inode, of a directory handle the
-serial of the listing it reads.
+A handle is named by the unique number of the request that opened it. A request that is carried out twice,
+because the process died before it could answer, therefore makes one handle. `node` is the inode, of a
+directory handle the serial of the listing it reads.
 
-The kernel forbids cached and passthrough opens of one inode at one time, and two backing ids: `mode_of` says what
-the open handles of an inode have settled, and the next open follows them.
+The kernel forbids cached and passthrough opens of one inode at one time, and two backing ids: `mode_of`
+says what the open handles of an inode have settled, and the next open follows them.
 """
 
 from collections.abc import Iterator

@@ -1,12 +1,12 @@
 """Which inode numbers the kernel holds, how often it was told of each, and where their facts lie. Pure.
 
-A node is one directory, or one version of one file: a new version is a new node, so nothing known of a node ever
-changes. Its number is a hash of its identity (see `listing.identity`), moved on by one while another identity holds
-that number; it is the same after a remount. The facts stay in the listing that told of it; the table costs one dict
-line a node.
+A node is one directory, or one version of one file: a new version is a new node, so nothing known of a
+node ever changes. Its number is a hash of its identity (see `listing.identity`), moved on by one while
+another identity holds that number; it is the same after a remount. The facts stay in the listing that
+told of it; the table costs one dict line a node.
 
-A listing is kept while it is the current one of its directory, while the kernel holds a node of it, or while a
-directory handle reads it; then it is handed to `release`.
+A listing is kept while it is the current one of its directory, while the kernel holds a node of it, or
+while a directory handle reads it; then it is handed to `release`.
 """
 
 from collections.abc import Callable, Iterable

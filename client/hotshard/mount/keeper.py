@@ -1,15 +1,16 @@
-"""The small process that owns a mount: it holds /dev/fuse and the state, and sees to it that a reader serves.
+"""The small process that owns a mount: it holds /dev/fuse and has a reader serve it.
 
     python -m hotshard.mount.keeper DEVICES STATE NOTIFY PLAN [READER_PID CONTROL]
 
-It never reads or writes /dev/fuse. A reader that dies is replaced at once; one that gives no sign of life for
-`hang_timeout_s` is killed and replaced; on SIGHUP a new one is started from the code as it is now on disk, and takes
-over when the old one has finished. One reader at a time holds the state: a new one waits for "go" until its
-predecessor's process has exited. If no reader is well for `orphan_timeout_s`, the connection is aborted: what waits
-for the mount fails instead of hanging for ever.
+It never reads or writes /dev/fuse. A reader that dies is replaced at once; one that gives no sign of life
+for `hang_timeout_s` is killed and replaced; on SIGHUP a new one is started from the code as it is now on
+disk, and takes over when the old one has finished. One reader at a time holds the state: a new one waits
+for "go" until its predecessor's process has exited. If no reader is well for `orphan_timeout_s`, the
+connection is aborted: what waits for the mount fails instead of hanging for ever.
 
-Keeper and reader recover from each other: a reader whose keeper died starts this program with its own pid, and is
-watched instead of started. SIGTERM and SIGINT unmount; while files are open, the mount is detached and served on.
+Keeper and reader recover from each other: a reader whose keeper died starts this program with its own
+pid, and is watched instead of started. SIGTERM and SIGINT unmount; while files are open, the mount is
+detached and served on.
 """
 
 import contextlib
@@ -39,7 +40,7 @@ class Child:
     def __init__(self, pid: int, control: socket.socket, now_s: float, *, serving: bool) -> None:
         self.pid = pid
         self.control = control
-        self.control.setblocking(False)
+        self.control.settimeout(0)
         self.pidfd = os.pidfd_open(pid)
         self.started_s = now_s
         self.serving = serving
@@ -279,13 +280,13 @@ def _numbers(devices: list[int]) -> str:
 def _spawn(module: str, fds: list[int], arguments: list[str]) -> int:
     """Start one of our programs with some of our descriptors."""
     for fd in fds:
-        os.set_inheritable(fd, True)
+        os.set_inheritable(fd, True)  # noqa: FBT003
     try:
         command = [sys.executable, "-m", f"hotshard.mount.{module}", *arguments]
         return os.posix_spawn(sys.executable, command, os.environ)
     finally:
         for fd in fds:
-            os.set_inheritable(fd, False)
+            os.set_inheritable(fd, False)  # noqa: FBT003
 
 
 def main(argv: list[str]) -> int:

@@ -1,4 +1,4 @@
-"""A source that is made by the first call to it, so that a reader serves before it is loaded. Safe for threads."""
+"""A source that is made by the first call to it, so that a reader serves before that is loaded."""
 
 import os
 import threading
@@ -17,17 +17,17 @@ class LateSource:
         self._lock = threading.Lock()
         self._made: Source | None = None
 
-    def stat(self, uri: str, timeout_s: float) -> ObjectInfo:
+    def stat(self, uri: str) -> ObjectInfo:
         """See Source."""
-        return self._source().stat(uri, timeout_s)
+        return self._source().stat(uri)
 
-    def names(self, prefix: str, token: str, page_size: int, timeout_s: float) -> Names:
+    def names(self, prefix: str, token: str, page_size: int) -> Names:
         """See Source."""
-        return self._source().names(prefix, token, page_size, timeout_s)
+        return self._source().names(prefix, token, page_size)
 
-    def open(self, info: ObjectInfo, offset: int, length: int, timeout_s: float) -> Opened:
+    def open(self, info: ObjectInfo, offset: int, length: int) -> Opened:
         """See Source."""
-        return self._source().open(info, offset, length, timeout_s)
+        return self._source().open(info, offset, length)
 
     def facts(self) -> dict[str, str]:
         """See Source; nothing before the first other call."""

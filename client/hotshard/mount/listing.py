@@ -1,10 +1,10 @@
 """The entries of one directory, packed into a buffer: what a listing said, and what the kernel holds of it.
 
-A listing is a header, the path of the directory, `count` fixed records sorted by name, and their texts (name, then
-version). All but three things are written once: the lookup count and the node of a record, and the flag that makes a
-listing the current one of its directory. The buffer is shared memory in a mount, so a listing outlives the process
-that made it; every change is a single store, ordered so that a process killed between two of them leaves counts too
-high (a small leak), never too low.
+A listing is a header, the path of the directory, `count` fixed records sorted by name, and their texts
+(name, then version). All but three things are written once: the lookup count and the node of a record,
+and the flag that makes a listing the current one of its directory. The buffer is shared memory in a
+mount, so a listing outlives the process that made it; every change is a single store, ordered so that a
+process killed between two of them leaves counts too high (a small leak), never too low.
 
 About 40 bytes an entry beside its name and version.
 """
@@ -12,6 +12,7 @@ About 40 bytes an entry beside its name and version.
 from bisect import bisect_left
 from collections.abc import Callable, Iterator
 from enum import IntEnum
+from itertools import pairwise
 from struct import Struct
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -121,7 +122,7 @@ class Builder:
     def _in_order(self) -> Iterator[tuple[bytes, bytes]]:
         names = self._names
         order: list[int] | range = range(len(names))
-        if any(a >= b for a, b in zip(names, names[1:], strict=False)):
+        if any(a >= b for a, b in pairwise(names)):
             # Directories first among equals.
             order = sorted(order, key=lambda i: (names[i], self._facts[i][16] != Kind.DIRECTORY))
         last = None

@@ -1,11 +1,12 @@
 """Takes requests from the kernel, has them answered, and sees to it that every one is answered in time.
 
-One thread for each descriptor reads requests and answers what needs no waiting. The rest goes to a pool of workers,
-recorded in `InFlight`; whoever takes it out of there first answers: the worker, or `tend`, when its deadline has
-passed or its caller is being killed. A handler that raises anything at all costs one EIO and a log line.
+One thread for each descriptor reads requests and answers what needs no waiting. The rest goes to a pool
+of workers, recorded in `InFlight`; whoever takes it out of there first answers: the worker, or `tend`,
+when its deadline has passed or its caller is being killed. A handler that raises anything at all costs
+one EIO and a log line.
 
-Where a request is read and until it is answered, its bytes lie in a slot of the shared state: should this process
-die, the next one finds them there (or has the kernel send them again).
+Where a request is read and until it is answered, its bytes lie in a slot of the shared state: should this
+process die, the next one finds them there (or has the kernel send them again).
 """
 
 import errno
@@ -17,8 +18,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from hotshard.mount import abi, codec
+from hotshard.mount.answers import Answer, Later, Payload, Refusal, Task
 from hotshard.mount.codec import OUT_HEADER_BYTES, BadRequest, Request
-from hotshard.mount.filesystem import Answer, Filesystem, Later, Payload, Refusal, Task
+from hotshard.mount.filesystem import Filesystem
 from hotshard.mount.metrics import Tally
 from hotshard.mount.pool import Pool
 from hotshard.mount.session import InFlight, Pending
@@ -249,8 +251,9 @@ class Loop:
 def _dying(pid: int, waited_s: float) -> bool:
     """Whether the caller of a request has a fatal signal waiting for it.
 
-    Every signal makes the kernel send INTERRUPT once. A read of a local disk is not disturbed by a signal that has a
-    handler, so neither is ours; but a process that is being killed must not wait for an origin.
+    Every signal makes the kernel send INTERRUPT once. A read of a local disk is not disturbed by a signal
+    that has a handler, so neither is ours; but a process that is being killed must not wait for an
+    origin.
     """
     if not pid:
         return waited_s >= UNKNOWN_CALLER_S

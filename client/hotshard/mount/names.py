@@ -1,10 +1,10 @@
 """READDIR and READDIRPLUS: a listing as directory entries, and what stat shows of each. Pure.
 
-The offset of an entry is its index in the listing plus two, for "." and "..": a directory handle keeps its listing,
-so offsets stay right while the directory changes.
+The offset of an entry is its index in the listing plus two, for "." and "..": a directory handle keeps
+its listing, so offsets stay right while the directory changes.
 
-A walk over a million files goes through the loop in `NameReader.read`, so that is written for speed: one unpack, one
-pack and no objects for each entry.
+A walk over a million files goes through the loop in `NameReader.read`, so that is written for speed: one
+unpack, one pack and no objects for each entry.
 """
 
 from collections.abc import Callable

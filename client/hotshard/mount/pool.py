@@ -18,7 +18,7 @@ class Pool:
         self._idle = 0
 
     def submit(self, job: Job) -> None:
-        """Run a job soon. What waits is bounded by whoever submits (request slots, one listing a directory)."""
+        """Run a job soon. Request slots, and one listing a directory, bound what may wait."""
         with self._wake:
             self._jobs.append(job)
             if self._idle >= len(self._jobs):

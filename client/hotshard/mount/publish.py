@@ -1,13 +1,13 @@
-"""Publishes the metrics of a mount: to a file, on a port of the loopback, or both. Also closes idle files."""
+"""Publishes the metrics of a mount: to a file, on a port of the loopback, or both."""
 
 import os
 import socket
 import threading
 
-from hotshard.mount.config import Plan
-from hotshard.mount.filesystem import Filesystem, Parts
+from hotshard.mount.files import Files
 from hotshard.mount.loop import Loop
 from hotshard.mount.metrics import render
+from hotshard.mount.parts import Parts
 from hotshard.mount.state import State
 
 PERIOD_S = 5.0
@@ -16,17 +16,15 @@ PERIOD_S = 5.0
 class Publisher:
     """Tended by the reader's main thread."""
 
-    def __init__(
-        self, plan: Plan, state: State, loop: Loop, parts: Parts, filesystem: Filesystem
-    ) -> None:
-        self._plan = plan
+    def __init__(self, state: State, loop: Loop, parts: Parts, files: Files) -> None:
+        self._plan = parts.plan
         self._state = state
         self._loop = loop
         self._parts = parts
-        self._filesystem = filesystem
+        self._files = files
         self._next_s = 0.0
-        if plan.options.metrics_port is not None:
-            self._listen(plan.options.metrics_port)
+        if parts.plan.options.metrics_port is not None:
+            self._listen(parts.plan.options.metrics_port)
 
     def tend(self, now_s: float) -> None:
         """Do what is due."""
@@ -45,7 +43,7 @@ class Publisher:
             ("hotshard_mount_handles",): len(self._parts.handles),
             ("hotshard_mount_cached_files",): self._parts.contents.files,
             ("hotshard_mount_reader_restarts_total",): self._state.restarts,
-            ("hotshard_mount_passthrough",): self._filesystem.passthrough,
+            ("hotshard_mount_passthrough",): self._files.passthrough,
             ("hotshard_mount_info", "target", self._plan.target, "uri", self._plan.uri): 1,
         }
         return render(self._loop.tallies, gauges)

@@ -1,11 +1,13 @@
-"""The process that serves a mount. It can be killed at any moment: whatever must not be lost lies in `state`.
+"""The process that serves a mount. It can be killed at any moment: what must not be lost is in `state`.
 
     python -m hotshard.mount.reader DEVICES STATE CONTROL PLAN
 
-DEVICES are descriptors of one FUSE connection, STATE the memory file, CONTROL the socket to the keeper: it says "ready"
-there, and stops when told to. When the keeper dies, the reader starts a new one and goes on.
+DEVICES are descriptors of one FUSE connection, STATE the memory file, CONTROL the socket to the keeper:
+it says "ready" there, and stops when told to. When the keeper dies, the reader starts a new one and goes
+on.
 
-Order at the start: map the state, have unanswered requests sent again, serve. What takes time to load (protobuf) is loaded by the first request that needs it.
+Order at the start: map the state, have unanswered requests sent again, serve. What takes time to load
+(protobuf) is loaded by the first request that needs it.
 """
 
 import logging
@@ -22,11 +24,13 @@ from hotshard.mount import codec
 from hotshard.mount.config import Plan
 from hotshard.mount.contents import Contents
 from hotshard.mount.directories import Directories, Freshness
-from hotshard.mount.filesystem import Filesystem, Parts
+from hotshard.mount.files import Files
+from hotshard.mount.filesystem import Filesystem
 from hotshard.mount.handles import HandleTable, Mode
 from hotshard.mount.inodes import InodeTable
 from hotshard.mount.late import LateSource
 from hotshard.mount.loop import TEND_PERIOD_S, Loop
+from hotshard.mount.parts import Parts
 from hotshard.mount.pool import Pool
 from hotshard.mount.publish import Publisher
 from hotshard.mount.session import Agreement
@@ -55,7 +59,7 @@ class Reader:
         """Serve until the mount is gone, or the keeper says stop."""
         loop, publisher = self._begin()
         control.send(READY)
-        control.setblocking(False)
+        control.settimeout(0)
         while not loop.ended.is_set():
             now_s = time.monotonic()
             if loop.tend(now_s):
@@ -89,10 +93,11 @@ class Reader:
         directories.spawn = listing_pool.submit
         contents = Contents(min(options.files_max, _files_limit() // 2))
         parts = Parts(plan, source, inodes, handles, directories, contents)
-        filesystem = Filesystem(parts, self._devices[0], agreement)
+        files = Files(parts, self._devices[0], agreement)
+        filesystem = Filesystem(parts, files)
         slots = RequestSlots(self._state)
         loop = Loop(self._devices, slots, filesystem, options.workers)
-        publisher = Publisher(plan, self._state, loop, parts, filesystem)
+        publisher = Publisher(self._state, loop, parts, files)
         self._recover(agreement, slots, loop)
         loop.start()
         return loop, publisher
@@ -118,7 +123,7 @@ class Reader:
 
             log.error("the keeper is gone; starting another")
             control = adopt(self._devices, self._state, self._plan)
-            control.setblocking(False)
+            control.settimeout(0)
         return control
 
     def _drain(self, loop: Loop) -> None:
@@ -141,7 +146,7 @@ def _pin(inodes: InodeTable, handles: HandleTable) -> None:
 
 def _files_limit() -> int:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft != hard and hard != resource.RLIM_INFINITY:
+    if hard not in {soft, resource.RLIM_INFINITY}:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
         return hard
     return soft if soft != resource.RLIM_INFINITY else 1 << 20

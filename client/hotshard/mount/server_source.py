@@ -29,17 +29,17 @@ class ServerSource:
         """
         self._transport.check()
 
-    def stat(self, uri: str, timeout_s: float) -> ObjectInfo:
+    def stat(self, uri: str) -> ObjectInfo:
         """Describe the current version of an object."""
         info: ObjectInfo = self._ask(Stat(uri))
         return info
 
-    def names(self, prefix: str, token: str, page_size: int, timeout_s: float) -> Names:
+    def names(self, prefix: str, token: str, page_size: int) -> Names:
         """A page of a directory."""
-        page: Page = self._ask(ListPage(prefix, False, token, page_size))  # noqa: FBT003
+        page: Page = self._ask(ListPage(prefix, recursive=False, token=token, page_size=page_size))
         return Names(page.objects, [fold.uri for fold in page.prefixes], page.next_token)
 
-    def open(self, info: ObjectInfo, offset: int, length: int, timeout_s: float) -> Opened:
+    def open(self, info: ObjectInfo, offset: int, length: int) -> Opened:
         """Open files with a range of exactly that version."""
         opened: Opened = self._ask(Open(info.uri, info.version, offset, length))
         if opened.info.version != info.version:

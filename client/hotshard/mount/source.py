@@ -1,6 +1,6 @@
 """Where a mount gets names and bytes from: the narrow interface, and a local directory behind it.
 
-A source is used by many threads at once; every call blocks for at most `timeout_s`. It raises only HotshardError.
+A source is used by many threads at once. A call blocks for a bounded time, and raises only HotshardError.
 `DirectorySource` needs no server: it is for trying out a mount, and the tests' second implementation.
 """
 
@@ -33,13 +33,13 @@ class Names:
 class Source(Protocol):
     """What a mount needs of a cache server."""
 
-    def stat(self, uri: str, timeout_s: float) -> ObjectInfo:
+    def stat(self, uri: str) -> ObjectInfo:
         """Describe the current version of an object."""
 
-    def names(self, prefix: str, token: str, page_size: int, timeout_s: float) -> Names:
+    def names(self, prefix: str, token: str, page_size: int) -> Names:
         """A page of what lies right below `prefix` (it ends in "/"); page size 0: the source chooses."""
 
-    def open(self, info: ObjectInfo, offset: int, length: int, timeout_s: float) -> Opened:
+    def open(self, info: ObjectInfo, offset: int, length: int) -> Opened:
         """The bytes of a range of exactly that version, as open files; more pieces may come along.
 
         Raises:
@@ -61,14 +61,14 @@ class DirectorySource:
         self._prefix = prefix
         self._lease_s = lease_s
 
-    def stat(self, uri: str, timeout_s: float) -> ObjectInfo:
+    def stat(self, uri: str) -> ObjectInfo:
         """Describe a file."""
         try:
             return self._info(uri, os.stat(self._path(uri)))
         except OSError as error:
             raise self._translate(error, uri) from error
 
-    def names(self, prefix: str, token: str, page_size: int, timeout_s: float) -> Names:
+    def names(self, prefix: str, token: str, page_size: int) -> Names:
         """A page of a directory."""
         try:
             entries = sorted(os.scandir(self._path(prefix)), key=lambda entry: entry.name)
@@ -83,8 +83,8 @@ class DirectorySource:
         folds = [f"{prefix}{e.name}/" for e in page if e.is_dir()]
         return Names(objects, folds, page[-1].name if more else "")
 
-    def open(self, info: ObjectInfo, offset: int, length: int, timeout_s: float) -> Opened:
-        """The whole file."""
+    def open(self, info: ObjectInfo, offset: int, length: int) -> Opened:  # noqa: ARG002
+        """The whole file, whatever the range."""
         try:
             file = OpenFile(os.open(self._path(info.uri), os.O_RDONLY | os.O_CLOEXEC))
         except OSError as error:

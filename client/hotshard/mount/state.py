@@ -6,8 +6,9 @@
     8 MiB ...         open handles (handles.HandleTable)
     16 MiB ...        segments: the listings (listing.Listing), so the inode table
 
-There is no log and no replay: the readers work on these bytes in place. Of two readers at most one may hold the
-state at a time; the keeper sees to that. The file is sparse: what was never touched takes no memory.
+There is no log and no replay: the readers work on these bytes in place. Of two readers at most one may
+hold the state at a time; the keeper sees to that. The file is sparse: what was never touched takes no
+memory.
 """
 
 import mmap
@@ -130,8 +131,8 @@ class State:
 class RequestSlots:
     """Buffers for requests, in shared memory: what a killed reader had not answered is still there.
 
-    A slot belongs to a descriptor from `acquire` to `release`. Its first word, the length of the request in it, is
-    zero unless a request waits there for its answer.
+    A slot belongs to a descriptor from `acquire` to `release`. Its first word, the length of the request
+    in it, is zero unless a request waits there for its answer.
     """
 
     def __init__(self, state: State) -> None:
@@ -202,7 +203,7 @@ class _Segment:
 
 
 class Arena:
-    """Space for listings: segments of the file, filled front to back, emptied when nothing in them lives."""
+    """Space for listings: segments of the file, filled front to back, emptied when nothing lives there."""
 
     def __init__(self, fd: int) -> None:
         self._fd = fd

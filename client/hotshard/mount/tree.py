@@ -3,7 +3,8 @@
 Below the prefix of a mount every "/" in a key opens a directory, whether or not an object marks it:
 
 - a key that ends in "/" is a marker: it makes its directory exist, and is no file;
-- a key that is both an object and a prefix (`a` and `a/b`) is the directory; the object cannot be reached by path;
+- a key that is both an object and a prefix (`a` and `a/b`) is the directory; the object cannot be reached
+  by path;
 - a name that no path can have is hidden and counted: empty (`a//b`), `.`, `..`, longer than 255 bytes.
 
 A page of a listing goes into a `listing.Builder` with `add_page`. Uris keep the key byte for byte.

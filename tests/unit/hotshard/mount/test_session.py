@@ -10,7 +10,9 @@ EVERYTHING = (1 << 45) - 1
 
 def test_everything_offered():
     agreement, payload = negotiate(InitIn(7, 45, 131072, EVERYTHING), Wanted())
-    assert agreement.passthrough and agreement.resend and agreement.readdirplus
+    assert agreement.passthrough
+    assert agreement.resend
+    assert agreement.readdirplus
     assert not agreement.no_open
     fields = abi.INIT_OUT.unpack(payload)
     assert fields[:3] == (7, 45, 131072)
@@ -22,7 +24,8 @@ def test_everything_offered():
 def test_linux_6_1_offers_neither_passthrough_nor_resend():
     offer = InitIn(7, 38, 131072, EVERYTHING & ~(Init.PASSTHROUGH | Init.HAS_RESEND))
     agreement, payload = negotiate(offer, Wanted())
-    assert not agreement.passthrough and not agreement.resend
+    assert not agreement.passthrough
+    assert not agreement.resend
     assert abi.INIT_OUT.unpack(payload)[11] == 0
     assert agreement.minor == 38
 
@@ -34,7 +37,8 @@ def test_nothing_is_asked_that_was_not_offered():
 
 def test_no_open_excludes_passthrough():
     agreement, _ = negotiate(InitIn(7, 45, 1, EVERYTHING), Wanted(no_open=True))
-    assert agreement.no_open and not agreement.passthrough
+    assert agreement.no_open
+    assert not agreement.passthrough
     offer = InitIn(7, 45, 1, EVERYTHING & ~Init.NO_OPEN_SUPPORT)
     assert not negotiate(offer, Wanted(no_open=True))[0].no_open
 
@@ -76,6 +80,7 @@ def test_an_interrupt_marks_the_request_even_a_resent_one():
     flights = InFlight()
     flights.add(pending(2))
     flights.add(pending(4 | abi.UNIQUE_RESEND))
-    assert flights.interrupt(2, 1.0) and flights.interrupt(4, 1.0)
+    assert flights.interrupt(2, 1.0)
+    assert flights.interrupt(4, 1.0)
     assert not flights.interrupt(6, 1.0)
     assert len(flights.interrupted()) == 2

@@ -5,6 +5,7 @@ ours, and one or more limits. The runner calls the sides in turn; leaving the co
 Sizes come from the workbench, so that the same row runs in full, quickly, and within a test.
 """
 
+import os
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -35,6 +36,11 @@ class Bench:
     scale: Scale = Scale.FULL
     sabotage: Sabotage = Sabotage.NONE
     seed: int = SEED
+
+    @property
+    def shared_directory(self) -> str:
+        """For what several rows of a run need, and none of them changes."""
+        return os.path.dirname(self.directory)
 
     def pick(self, *, full: int, quick: int, tiny: int) -> int:
         """A size, by scale."""

@@ -47,16 +47,19 @@ def process_cpu_s(pid: int) -> float:
     return (int(after_name[11]) + int(after_name[12])) / _TICKS_PER_S
 
 
+def rss_bytes(pid: int) -> int:
+    """The memory a process holds."""
+    return _status_bytes(pid, "VmRSS:")
+
+
 def peak_rss_bytes(pid: int) -> int:
-    """The most memory a process has held at one time, since it started or since `reset_peak_rss`."""
+    """The most memory it has held at one time since it started."""
+    return _status_bytes(pid, "VmHWM:")
+
+
+def _status_bytes(pid: int, key: str) -> int:
     with open(f"/proc/{pid}/status", encoding="utf-8", errors="replace") as lines:
         for line in lines:
-            if line.startswith("VmHWM:"):
+            if line.startswith(key):
                 return int(line.split()[1]) * 1024
-    raise BenchError(f"process {pid} has no peak memory in /proc (is it still running?)")
-
-
-def reset_peak_rss(pid: int) -> None:
-    """Forget the peak so far."""
-    with open(f"/proc/{pid}/clear_refs", "w", encoding="utf-8") as file:
-        file.write("5")
+    raise BenchError(f"process {pid} has no {key} in /proc (is it still running?)")

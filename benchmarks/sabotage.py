@@ -17,7 +17,7 @@ Buffer = bytearray | memoryview
 ReadInto = Callable[[str, Buffer, int], int]
 """(uri, buffer, offset) -> bytes read; fills as much of the buffer as the object has."""
 
-_SLOWER = 10
+_SLOWER = 4
 _SLOWER_AT_LEAST_S = 1e-3
 
 
@@ -26,7 +26,7 @@ class Sabotage(StrEnum):
 
     NONE = "none"
     SLOW = "slow"
-    """Every call takes ten times as long, and at least a millisecond more."""
+    """Every call takes four times as long, and at least a millisecond more."""
     FLIP = "flip"
     """The first byte of everything read is wrong."""
     FAT = "fat"

@@ -21,9 +21,11 @@ from collections.abc import Iterable, Sequence
 from functools import partial
 from itertools import islice
 
+from cache_server.block_fill import BlockFill
 from cache_server.catalog import Catalog
 from cache_server.core.readahead import Streams
-from cache_server.fill import Fill, FillTools
+from cache_server.fill import Fill, FillTools, WholeFill
+from cache_server.flight import settled
 from cache_server.metrics import Metrics
 from cache_server.opened import Ask, Explanation, FileExtent, Opened, ShardState
 from cache_server.origins.origin import ListPage
@@ -105,7 +107,7 @@ class Cache:
         file = self._store.cached_fd(shard_digest(uri, info.version, index))
         if file is None:
             return None
-        self._metrics.shard_lookup("hit")
+        self._metrics.shard_lookup("hit", min(length, size - start))
         extent = FileExtent(index * shard_bytes, size, file, 0, sealed=True)
         return Opened(info, (extent,), lease_s)
 
@@ -176,7 +178,7 @@ class Cache:
                 except StaleObject:
                     self._catalog.forget(info.uri)
                     raise
-                await asyncio.wait([fill.sealed])
+                await settled(fill.sealed)
                 fill.sealed.result()
 
     def shard_keys(self, info: ObjectInfo) -> list[ShardKey]:
@@ -206,7 +208,7 @@ class Cache:
         below = address.uri if address.is_prefix else ""
         for fill in list(self._fills.values()):
             named = fill.key.uri.startswith(below) if below else fill.key.uri == address.uri
-            if named and fill.idle:
+            if named:
                 await fill.drop()
         return await self._store.evict(address.uri, include_pinned=include_pinned)
 
@@ -245,12 +247,11 @@ class Cache:
         for _ in range(FILL_ATTEMPTS):
             file = self._store.cached_fd(key.digest) or await self._store.open(key.digest)
             if file is not None:
-                self._metrics.shard_lookup("hit")
+                self._metrics.shard_lookup("hit", piece.stop - piece.start)
                 return [FileExtent(base, key.size, file, 0, sealed=True)], True
-            fill = self._fill(mounted, info, key)
-            self._metrics.shard_lookup(
-                "partial" if fill.present_stop(piece.start) > piece.start else "miss"
-            )
+            fill = self._fill(mounted, info, key, demand=True)
+            found = "partial" if fill.present_stop(piece.start) > piece.start else "miss"
+            self._metrics.shard_lookup(found, piece.stop - piece.start)
             self._read_ahead(mounted, info, base + piece.start, base + piece.stop)
             try:
                 await fill.want(piece.start, piece.stop)
@@ -278,11 +279,16 @@ class Cache:
             raise corrupt
         return await self._from_memory(mounted, info, piece)
 
-    def _fill(self, mounted: Mounted, info: ObjectInfo, key: ShardKey) -> Fill:
+    def _fill(
+        self, mounted: Mounted, info: ObjectInfo, key: ShardKey, *, demand: bool = False
+    ) -> Fill:
         fill = self._fills.get(key.digest)
         if fill is None or fill.closed:
             self._misses.put(info.uri, "not on this node yet, or evicted")
-            fill = Fill(key, info, mounted.origin, self._tools)
+            if self._geometry.block_count(key.size) > 1:
+                fill = BlockFill(key, info, mounted.origin, self._tools)
+            else:
+                fill = WholeFill(key, info, mounted.origin, self._tools, demand=demand)
             self._fills[key.digest] = fill
             self._filling_bytes += key.size
             fill.sealed.add_done_callback(partial(self._fill_ended, fill))
@@ -354,8 +360,7 @@ class Cache:
         """Give up all idle partial shards; whether there was one."""
         idle = [fill for fill in self._fills.values() if fill.idle and not fill.closed]
         for fill in idle:
-            if fill.idle and not fill.closed:
-                await fill.drop()
+            await fill.drop()
         return bool(idle)
 
     def _shard_state(self, key: ShardKey) -> ShardState:

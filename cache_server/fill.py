@@ -1,23 +1,22 @@
 """A fill: one shard on its way from the origin to a sealed file.
 
-Life of a fill: created by the first reader -> `store.begin` reserves space -> blocks are fetched, each
-once, whoever asks for it and however often -> the last block to arrive seals the shard -> gone. Blocks
-nobody asked for are fetched only as read-ahead. Between requests a fill just sits there, partial.
+Two kinds behind one interface: a shard of one block comes in one go (`WholeFill`: reserve, fetch, seal),
+a larger one block by block, as its readers ask (`BlockFill`, block_fill.py).
 
-The fetches belong to the server, not to the reader that caused them: readers wait with `asyncio.wait`,
-which leaves the awaited futures alone, so a reader that is cancelled disturbs neither the fetch nor the
-other readers. A failed block fails those who wait for it, and is fetched anew when asked for again.
+The fetches belong to the server, not to the reader that caused them: readers wait with `settled`, which
+leaves the awaited future alone, so a reader that is cancelled disturbs neither the fetch nor the other
+readers.
 """
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from cache_server.core.readahead import worth_finishing
-from cache_server.flight import Spawn
-from cache_server.origins.origin import Origin, Target, Want
+from cache_server.flight import Spawn, settled
+from cache_server.origins.origin import Fetched, Origin, Target, Want
 from cache_server.slots import FetchSlots, Ticket
 from cache_server.store.options import NoSpace
 from cache_server.store.shard import ShardKey
@@ -25,7 +24,7 @@ from cache_server.store.store import Store
 from cache_server.store.volume import Partial
 from hotshard.core.blocks import Geometry
 from hotshard.core.checksum import Algorithm, Checksum
-from hotshard.core.errors import HotshardError, InternalError, StaleObject
+from hotshard.core.errors import CorruptData, HotshardError, InternalError, StaleObject
 from hotshard.core.objects import ObjectInfo
 from hotshard.openfile import OpenFile
 
@@ -41,11 +40,12 @@ class FillTools:
     geometry: Geometry
     spawn: Spawn
     """Starts a task that the server owns."""
-    on_fill: Callable[[str], None]
-    """Told of each fill's end: "sealed", "stale", "corrupt", "no_space", "failed", "dropped"."""
+    on_fill: Callable[[str, float], None]
+    """Told how each fill ended ("sealed", "stale", "corrupt", "no_space", "failed", "dropped") and after
+    how many seconds."""
 
 
-class Fill:
+class Fill(ABC):
     """One shard being filled. Use from the event loop only."""
 
     def __init__(self, key: ShardKey, info: ObjectInfo, origin: Origin, tools: FillTools) -> None:
@@ -53,20 +53,11 @@ class Fill:
         self._info = info
         self._origin = origin
         self._tools = tools
-        self._blocks = tools.geometry.block_count(key.size)
-        self._present = 0  # bit i: block i is in the file
-        self._sums = [0] * self._blocks
-        self._algorithm = Algorithm.XXH3_64
-        self._whole: Checksum | None = None
         self._partial: Partial | None = None
-        self._fetching: dict[int, asyncio.Future[None]] = {}
-        self._tickets: dict[int, Ticket] = {}
-        self._ahead = range(0)  # asked for before there was a file
         loop = asyncio.get_running_loop()
-        self._begun: asyncio.Future[None] = loop.create_future()
+        self._began_s = loop.time()
         self.sealed: asyncio.Future[OpenFile] = loop.create_future()
         """The finished file, or why there will be none."""
-        tools.spawn(self._begin())
 
     @property
     def closed(self) -> bool:
@@ -74,196 +65,175 @@ class Fill:
         return self.sealed.done()
 
     @property
-    def idle(self) -> bool:
-        """Whether nothing is being fetched or sealed."""
-        return self._begun.done() and not self._fetching
-
-    @property
-    def present_bytes(self) -> int:
-        """How many bytes have arrived."""
-        geometry, size = self._tools.geometry, self.key.size
-        return sum(
-            geometry.block_size(size, block)
-            for block in range(self._blocks)
-            if self._present >> block & 1
-        )
-
-    @property
     def disk_path(self) -> str:
         """The cache dir it fills, or ""."""
         return self._partial.volume.path if self._partial else ""
 
+    @property
+    @abstractmethod
+    def idle(self) -> bool:
+        """Whether it is partial and nothing happens with it: it may be dropped."""
+
+    @property
+    @abstractmethod
+    def present_bytes(self) -> int:
+        """How many bytes have arrived."""
+
+    @abstractmethod
     async def want(self, start: int, stop: int, *, demand: bool = True) -> None:
         """Wait until [start, stop) of the shard is in the file, or the shard is sealed.
 
         Raises:
-            HotshardError: what kept a block from coming.
+            HotshardError: what kept a block from coming; asking again tries again.
             NoSpace: no disk can take this shard.
         """
-        await self._wait([self._begun])
-        if self.closed:
-            self.sealed.result()
-            return
-        waits = self._start(self._tools.geometry.blocks(start, stop), demand=demand)
-        await self._wait(waits)
-        if self._blocks <= 1:
-            # Sealing one block takes no time to speak of, and a sealed file can be leased.
-            await self._wait([self.sealed])
 
+    @abstractmethod
     def ahead(self, start: int, stop: int) -> None:
         """Begin to fetch what is missing of [start, stop), behind all demand."""
-        blocks = self._tools.geometry.blocks(start, min(stop, self.key.size))
-        if not self._begun.done():
-            self._ahead = blocks
-        elif not self.closed:
-            self._start(blocks, demand=False)
 
-    def reader(self) -> OpenFile:
-        """A read-only descriptor of the partial file; only extents of present blocks are valid."""
-        assert self._partial is not None, "want() came first"
-        return self._partial.reader
-
+    @abstractmethod
     def present_stop(self, start: int) -> int:
         """Up to where the bytes from `start` on are present without a gap."""
-        block_bytes = self._tools.geometry.block_bytes
-        block = start // block_bytes
-        while block < self._blocks and self._present >> block & 1:
-            block += 1
-        return max(start, min(block * block_bytes, self.key.size))
+
+    @abstractmethod
+    def reader(self) -> OpenFile:
+        """A read-only descriptor of the partial file; only extents of present blocks are valid."""
 
     async def drop(self) -> None:
-        """Give the partial file up; later requests start a new fill. Only for an idle fill."""
-        assert self.idle, "a fill with fetches in flight cannot be dropped"
-        if not self.closed:
-            await self._close("dropped", NoSpace("the partial shard was given up for its space"))
+        """Give the partial file up, if nothing happens with it; later requests start a new fill."""
+        if self.idle and not self.closed:
+            await self._close(NoSpace("the partial shard was given up for its space"), "dropped")
 
-    async def _begin(self) -> None:
-        try:
-            self._partial = await self._tools.store.begin(self.key)
-            if self._blocks > 1 and self.key.size == self.key.object_size:
-                self._whole = await self._origin.whole_checksum(self._info)
-                if self._whole is not None:
-                    self._algorithm = self._whole.algorithm
-        except (HotshardError, NoSpace) as error:
-            _fail(self._begun, error)
-            outcome = "no_space" if isinstance(error, NoSpace) else "failed"
-            await self._close(outcome, error)
-        else:
-            self._begun.set_result(None)
-            self._start(self._ahead, demand=False)
-            if not self._blocks:
-                await self._seal()
-
-    def _start(self, blocks: Sequence[int], *, demand: bool) -> list[asyncio.Future[None]]:
-        """Make sure each block is present or on its way; return what to wait for."""
-        waits = []
-        for block in blocks:
-            if self._present >> block & 1:
-                continue
-            arrival = self._fetching.get(block)
-            if arrival is None:
-                arrival = asyncio.get_running_loop().create_future()
-                self._fetching[block] = arrival
-                self._tickets[block] = self._tools.slots.ask(demand=demand)
-                self._tools.spawn(self._fetch(block, arrival))
-            elif demand and block in self._tickets:
-                self._tools.slots.promote(self._tickets[block])
-            waits.append(arrival)
-        return waits
-
-    async def _fetch(self, block: int, arrival: "asyncio.Future[None]") -> None:
-        ticket = self._tickets[block]
-        error: Exception | None = None
-        try:
-            await self._tools.slots.acquire(ticket)
-            try:
-                await self._fetch_block(block)
-            finally:
-                self._tools.slots.release(ticket)
-        except asyncio.CancelledError:
-            arrival.cancel()
-            raise
-        except (HotshardError, OSError) as failure:
-            error = failure
-        except Exception as failure:  # a defect must fail the readers, not leave them waiting
-            log.exception("fetch of block %d of %s", block, self.key.uri)
-            error = InternalError(f"{type(failure).__name__} while filling", uri=self.key.uri)
-        finally:
-            del self._tickets[block]
-            if error is None:
-                del self._fetching[block]
-        if error is not None:
-            await self._failed(block, arrival, error)
-            return
-        self._present |= 1 << block
-        arrival.set_result(None)
-        await self._after_block()
-
-    async def _fetch_block(self, block: int) -> None:
+    async def _fetch(self, block: int, length: int, algorithm: Algorithm) -> Fetched:
         assert self._partial is not None, "fetches start after begin"
         geometry = self._tools.geometry
         file_offset = block * geometry.block_bytes
-        length = geometry.block_size(self.key.size, block)
         offset = self.key.index * geometry.shard_bytes + file_offset
-        fetched = await self._origin.fetch(
-            Want(self._info, offset, length, self._algorithm),
-            Target(self._partial.file.fd, file_offset),
-        )
-        self._sums[block] = fetched.checksum
-        if self._blocks == 1:
-            self._algorithm = fetched.algorithm
-            self._whole = fetched.whole if length == self.key.object_size else None
+        want = Want(self._info, offset, length, algorithm)
+        return await self._origin.fetch(want, Target(self._partial.file.fd, file_offset))
 
-    async def _failed(self, block: int, arrival: "asyncio.Future[None]", error: Exception) -> None:
-        if not isinstance(error, HotshardError) and isinstance(error, OSError):
-            # Not the origin but our own disk: no space, read-only, or broken.
-            assert self._partial is not None, "it was written to"
-            self._tools.store.report_write_error(self._partial, error)
-            error = NoSpace(f"{self._partial.volume.path}: {error.strerror}")
-        del self._fetching[block]
-        _fail(arrival, error)
-        # Other blocks of the same shard fail the same way; the last one to do so ends the fill.
-        if isinstance(error, NoSpace | StaleObject) and not self._fetching:
-            await self._close("stale" if isinstance(error, StaleObject) else "no_space", error)
-
-    async def _after_block(self) -> None:
-        if self._present == (1 << self._blocks) - 1:
-            await self._seal()
-        elif self._blocks > 1 and worth_finishing(self._present.bit_count(), self._blocks):
-            self._start(range(self._blocks), demand=False)
-
-    async def _seal(self) -> None:
+    async def _seal(self, sums: list[int], algorithm: Algorithm, whole: Checksum | None) -> None:
         assert self._partial is not None, "blocks have arrived"
-        try:
-            file = await self._tools.store.seal(
-                self._partial, self._sums, self._algorithm, self._whole
-            )
-        except (HotshardError, NoSpace) as error:
-            self._partial = None  # the store has disposed of it
-            await self._close("no_space" if isinstance(error, NoSpace) else "corrupt", error)
-        else:
-            self._tools.on_fill("sealed")
-            self.sealed.set_result(file)
+        partial, self._partial = self._partial, None  # the store disposes of it, come what may
+        file = await self._tools.store.seal(partial, sums, algorithm, whole)
+        self._told("sealed")
+        self.sealed.set_result(file)
 
-    async def _close(self, outcome: str, error: Exception) -> None:
+    async def _close(self, error: Exception, outcome: str = "") -> None:
+        """End without a sealed file; idempotent."""
         if self.closed:
             return
-        self._tools.on_fill(outcome)
+        outcome = outcome or _outcome(error)
+        self._told(outcome)
         log.info("fill of %s shard %d ended: %s", self.key.uri, self.key.index, outcome)
-        _fail(self.sealed, error)
+        fail(self.sealed, error)
         partial, self._partial = self._partial, None
         if partial is not None:
             await self._tools.store.discard(partial)
 
-    async def _wait(self, futures: Sequence["asyncio.Future[Any]"]) -> None:
-        pending = [future for future in futures if not future.done()]
-        if pending:
-            await asyncio.wait(pending)
-        for future in futures:
-            future.result()
+    def _reason(self, error: Exception) -> Exception:
+        """What readers are told of an error in a fetch."""
+        if isinstance(error, HotshardError | NoSpace):
+            return error
+        if isinstance(error, OSError) and self._partial is not None:
+            # Not the origin but our own disk: no space, read-only, or broken.
+            self._tools.store.report_write_error(self._partial, error)
+            return NoSpace(f"{self._partial.volume.path}: {error.strerror}")
+        log.error("filling %s", self.key.uri, exc_info=error)
+        return InternalError(f"{type(error).__name__} while filling", uri=self.key.uri)
+
+    def _told(self, outcome: str) -> None:
+        self._tools.on_fill(outcome, asyncio.get_running_loop().time() - self._began_s)
 
 
-def _fail(future: "asyncio.Future[Any]", error: Exception) -> None:
+class WholeFill(Fill):
+    """A shard of at most one block, from reserving to sealing in one task.
+
+    It is never handed out partial: sealing so little takes no time to speak of, and what is sealed can
+    be leased.
+    """
+
+    def __init__(
+        self,
+        key: ShardKey,
+        info: ObjectInfo,
+        origin: Origin,
+        tools: FillTools,
+        *,
+        demand: bool,
+    ) -> None:
+        super().__init__(key, info, origin, tools)
+        self._demand = demand
+        self._ticket: Ticket | None = None
+        tools.spawn(self._run())
+
+    @property
+    def idle(self) -> bool:
+        """Never: it is always on its way."""
+        return False
+
+    @property
+    def present_bytes(self) -> int:
+        """None, until it is sealed."""
+        return 0
+
+    async def want(self, start: int, stop: int, *, demand: bool = True) -> None:  # noqa: ARG002
+        """Wait until it is sealed."""
+        if demand and not self._demand:
+            self._demand = True
+            if self._ticket is not None:
+                self._tools.slots.promote(self._ticket)
+        await settled(self.sealed)
+        self.sealed.result()
+
+    def ahead(self, start: int, stop: int) -> None:
+        """It is on its way already."""
+
+    def present_stop(self, start: int) -> int:
+        """Nothing is present before all is."""
+        return start
+
+    def reader(self) -> OpenFile:
+        """Nothing to hand out before it is sealed."""
+        raise AssertionError("present_stop() says that nothing is present")
+
+    async def _run(self) -> None:
+        try:
+            self._partial = await self._tools.store.begin(self.key)
+            if self.key.size:
+                fetched = await self._fetch_all()
+                whole = fetched.whole if self.key.size == self.key.object_size else None
+                await self._seal([fetched.checksum], fetched.algorithm, whole)
+            else:
+                await self._seal([], Algorithm.XXH3_64, None)
+        except asyncio.CancelledError:
+            self.sealed.cancel()
+            raise
+        except Exception as error:  # noqa: BLE001 - whatever it is belongs to those who wait
+            await self._close(self._reason(error))
+
+    async def _fetch_all(self) -> Fetched:
+        slots = self._tools.slots
+        self._ticket = ticket = slots.ask(demand=self._demand)
+        await slots.acquire(ticket)
+        try:
+            return await self._fetch(0, self.key.size, Algorithm.XXH3_64)
+        finally:
+            slots.release(ticket)
+            self._ticket = None
+
+
+def fail(future: "asyncio.Future[Any]", error: Exception) -> None:
+    """Settle a future that perhaps nobody waits for."""
     if not future.done():
         future.set_exception(error)
-        future.exception()  # seen: nobody has to be waiting for it
+        future.exception()  # looked at, so that asyncio does not warn of it
+
+
+def _outcome(error: Exception) -> str:
+    if isinstance(error, NoSpace):
+        return "no_space"
+    if isinstance(error, StaleObject):
+        return "stale"
+    return "corrupt" if isinstance(error, CorruptData) else "failed"

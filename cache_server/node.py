@@ -23,7 +23,8 @@ from cache_server.config import Amount, OriginConfig, ServerConfig
 from cache_server.config.memory import read_auto_memory_bytes
 from cache_server.fill import FillTools
 from cache_server.grpc_server import GrpcServer
-from cache_server.local_socket import LocalSocketServer, LocalTools
+from cache_server.local_calls import LocalCalls
+from cache_server.local_socket import LocalSocketServer
 from cache_server.metrics import Metrics
 from cache_server.origins.posix import PosixOptions, PosixOrigin
 from cache_server.origins.s3 import S3Options, S3Origin
@@ -126,7 +127,7 @@ class Node:
         node_id = parts.store.node_id
         local = LocalSocketServer(
             config.local_socket.path,
-            LocalTools(
+            LocalCalls(
                 cache=parts.cache,
                 warmer=parts.warmer,
                 statuses=statuses,

@@ -49,7 +49,8 @@ class ShardState:
     state: str
     """ "absent", "partial" or "sealed"."""
     present_bytes: int
-    disk: str
+    path: str
+    """Of its file, if sealed; of the cache dir, while filling."""
     pinned: bool
     verified: bool
 

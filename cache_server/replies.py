@@ -65,7 +65,7 @@ def explanation_to_pb(found: Explanation) -> pb.ExplainReply:
                 state=shard.state,
                 size_bytes=shard.key.size,
                 present_bytes=shard.present_bytes,
-                disk=shard.disk,
+                path=shard.path,
                 pinned=shard.pinned,
                 verified=shard.verified,
             )

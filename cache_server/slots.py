@@ -55,6 +55,8 @@ class FetchSlots:
 
     async def acquire(self, ticket: Ticket) -> None:
         """Wait for the slot. A cancelled wait gives the place, or the slot, back."""
+        if ticket.granted.done():
+            return
         try:
             await ticket.granted
         except asyncio.CancelledError:

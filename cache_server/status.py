@@ -66,6 +66,7 @@ class Statuses:
                     capacity_bytes=disk.capacity_bytes,
                     used_bytes=disk.used_bytes,
                     sealed_shards=disk.shards,
+                    partial_bytes=disk.partial_bytes,
                 )
                 for disk in self._parts.store.disks()
             ],

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from functools import partial
 
 from benchmarks import engines
-from benchmarks.bench import Bench, Row, Side, Sides, constant
+from benchmarks.bench import Bench, Row, Scale, Side, Sides, constant
 from benchmarks.cost import Cost, peak_rss_bytes
 from benchmarks.data import DataSet
 from benchmarks.engines import Figure
@@ -30,7 +30,7 @@ _RSS_LIMIT_MIB = 300.0
 def _open_fill(bench: Bench) -> Iterator[Sides]:
     data = DataSet(bench.seed, 4, bench.pick(full=256, quick=64, tiny=1) * _MIB)
     with in_s3(bench.directory, data) as remote:
-        limits = _engines(remote, _FILLS_IN_FLIGHT, lambda figure: figure.gb_per_s)
+        limits = _engines(bench, remote, _FILLS_IN_FLIGHT, lambda figure: figure.gb_per_s)
         yield Sides(ours=lambda: _fill(remote, bench.sabotage), limits=limits)
 
 
@@ -48,7 +48,7 @@ def _fill(remote: Remote, sabotage: Sabotage) -> Measured:
 def _open_small(bench: Bench) -> Iterator[Sides]:
     data = DataSet(bench.seed, bench.pick(full=4000, quick=1000, tiny=20), _SMALL_BYTES)
     with in_s3(bench.directory, data) as remote:
-        limits = _engines(remote, _IN_FLIGHT, lambda figure: figure.objects_per_s)
+        limits = _engines(bench, remote, _IN_FLIGHT, lambda figure: figure.objects_per_s)
         yield Sides(ours=lambda: _small(remote, bench.sabotage), limits=limits)
 
 
@@ -86,7 +86,9 @@ def _open_rss(bench: Bench) -> Iterator[Sides]:
         yield Sides(ours=ours, limits={"the limit set": constant(_RSS_LIMIT_MIB)})
 
 
-def _engines(remote: Remote, in_flight: int, value: Callable[[Figure], float]) -> dict[str, Side]:
+def _engines(
+    bench: Bench, remote: Remote, in_flight: int, value: Callable[[Figure], float]
+) -> dict[str, Side]:
     """S3 clients that get the same ranges of the same objects into memory."""
     data = remote.place.data
     load = engines.Load(
@@ -99,7 +101,8 @@ def _engines(remote: Remote, in_flight: int, value: Callable[[Figure], float]) -
         cpu_s = {"client": figure.cpu_s}
         return Measured(value(figure), figure.seconds, figure.total_bytes, figure.objects, cpu_s)
 
-    return {engine: partial(side, engine) for engine in engines.PEERS}
+    peers = engines.PEERS[:1] if bench.scale is Scale.TINY else engines.PEERS
+    return {engine: partial(side, engine) for engine in peers}
 
 
 def _check_all(remote: Remote, read_into: ReadInto) -> None:

@@ -253,8 +253,9 @@ class ServerConfig(Section):
         int, PlainValidator(_blocks(4096, 1 << 30)), Shown("size", format_size)
     ] = 8 << 20
     """Shards are filled in blocks: the size of one request to the origin."""
-    free_space_floor: Share = Amount(share=0.1)
-    """What is left free on each file system, whatever else fills it; below it nothing new is kept."""
+    free_space_floor: Share = Amount(share=0.16)
+    """What is left free on each file system, whatever else fills it; below it nothing new is kept. The
+    default stays clear of the 15% at which the kubelet begins to evict pods."""
     memory_bytes: Annotated[
         int | None,
         PlainValidator(_memory),

@@ -9,12 +9,16 @@ Eviction", SOSP 2023. New entries go through a small queue (10% of the bytes); t
 there move on to the main queue, the others leave and are remembered for a while by digest only (ghosts);
 what comes back as a ghost goes straight to main.
 
-Memory per entry: one dict slot, one int and one queue slot, plus at most one ghost per entry; the digest
-is shared with the store's index. No object here is seen by the garbage collector one by one.
+Memory per entry: one dict slot, one int and 16 bytes of queue, plus at most one ghost per entry; the
+digest is shared with the store's index. Dicts of bytes and ints and queues of plain bytes are nothing to
+the garbage collector, so its passes do not grow with the number of shards.
 """
 
-from collections import OrderedDict, deque
+from collections import OrderedDict
+from collections.abc import Iterator
 from typing import Protocol
+
+from hotshard.core.blocks import DIGEST_BYTES
 
 SMALL_FRACTION = 0.1  # of all bytes; the paper finds 5-20% equally good
 FREQUENCY_MAX = 3  # two bits
@@ -41,6 +45,33 @@ class EvictionPolicy(Protocol):
         """How many shards it knows."""
 
 
+class _Queue:
+    """Digests, first in, first out."""
+
+    def __init__(self) -> None:
+        self._bytes = bytearray()
+
+    def __len__(self) -> int:
+        return len(self._bytes) // DIGEST_BYTES
+
+    def __iter__(self) -> Iterator[bytes]:
+        for at in range(0, len(self._bytes), DIGEST_BYTES):
+            yield bytes(self._bytes[at : at + DIGEST_BYTES])
+
+    def append(self, digest: bytes) -> None:
+        assert len(digest) == DIGEST_BYTES
+        self._bytes += digest
+
+    def popleft(self) -> bytes:
+        digest = bytes(self._bytes[:DIGEST_BYTES])
+        del self._bytes[:DIGEST_BYTES]  # a bytearray moves its start, not its content
+        return digest
+
+    def keep(self, digests: Iterator[bytes]) -> None:
+        """Replace the content."""
+        self._bytes = bytearray(b"".join(digests))
+
+
 class S3Fifo:
     """S3-FIFO over bytes.
 
@@ -51,12 +82,12 @@ class S3Fifo:
 
     def __init__(self) -> None:
         self._entries: dict[bytes, int] = {}
-        self._small: deque[bytes] = deque()
-        self._main: deque[bytes] = deque()
+        self._small = _Queue()
+        self._main = _Queue()
         self._small_bytes = 0
         self._total_bytes = 0
-        self._ghosts: set[bytes] = set()
-        self._ghost_order: deque[bytes] = deque()
+        self._ghosts: dict[bytes, None] = {}
+        self._ghost_order = _Queue()
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -66,7 +97,7 @@ class S3Fifo:
         self.remove(digest)
         self._total_bytes += size
         if digest in self._ghosts:
-            self._ghosts.discard(digest)
+            del self._ghosts[digest]
             self._entries[digest] = size << 3 | 4
             self._main.append(digest)
         else:
@@ -129,16 +160,16 @@ class S3Fifo:
         return digest
 
     def _remember(self, digest: bytes) -> None:
-        self._ghosts.add(digest)
+        self._ghosts[digest] = None
         self._ghost_order.append(digest)
         while len(self._ghost_order) > max(GHOSTS_MIN, len(self._entries)):
-            self._ghosts.discard(self._ghost_order.popleft())
+            self._ghosts.pop(self._ghost_order.popleft(), None)
 
     def _sweep(self) -> None:
         """Keep each live entry's first slot in its own queue."""
-        small = (d for d in dict.fromkeys(self._small) if not self._entries.get(d, 4) & 4)
-        main = (d for d in dict.fromkeys(self._main) if self._entries.get(d, 0) & 4)
-        self._small, self._main = deque(small), deque(main)
+        entries = self._entries
+        self._small.keep(d for d in dict.fromkeys(self._small) if not entries.get(d, 4) & 4)
+        self._main.keep(d for d in dict.fromkeys(self._main) if entries.get(d, 0) & 4)
 
 
 class Lru:

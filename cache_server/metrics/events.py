@@ -42,7 +42,6 @@ METHODS = {
 }
 CODES = ("ok", "cancelled", *(name.lower() for name in BY_CODE))
 LOOKUPS = ("hit", "partial", "miss")
-SOURCES = ("disk", "memory", "origin")
 VERBS = ("GET", "HEAD", "LIST")
 ORIGIN_OUTCOMES = (*CODES, "retry")
 FILL_OUTCOMES = ("sealed", "stale", "corrupt", "no_space", "failed", "dropped")
@@ -110,8 +109,8 @@ class Metrics:
 
     def request_done(self, path: str, method: str, code: str, seconds: float) -> None:
         """A request was answered; `code` is one of CODES."""
-        self._requests.labels(path, method, code).inc()
-        self._request_seconds.labels(path, method).observe(seconds)
+        self._request_children[path, method, code].inc()
+        self._request_second_children[path, method].observe(seconds)
 
     def sent(self, path: str, size: int) -> None:
         """Payload bytes went out in messages."""
@@ -125,25 +124,18 @@ class Metrics:
         """A client sent what is no request."""
         self._bad_messages.labels(path).inc()
 
-    def leased(self) -> None:
-        """An opening was given out that the client may reuse."""
-        self._leases.inc()
-
     # -- the read path -----------------------------------------------------------------------------
 
-    def shard_lookup(self, result: str) -> None:
-        """A shard was looked for; `result` is one of LOOKUPS."""
-        self._lookup_children[result].inc()
+    def shard_lookup(self, result: str, size: int) -> None:
+        """`size` bytes of a shard were asked for; `result` is one of LOOKUPS."""
+        count, asked_bytes = self._lookup_children[result]
+        count.inc()
+        asked_bytes.inc(size)
 
-    def opened(self, source: str, size: int) -> None:
-        """A range was opened that lay at one of SOURCES."""
-        self._opened_bytes.labels(source).inc(size)
-
-    def fill(self, outcome: str, seconds: float | None = None) -> None:
+    def fill(self, outcome: str, seconds: float) -> None:
         """A fill ended in one of FILL_OUTCOMES, so long after it began."""
         self._fills.labels(outcome).inc()
-        if seconds is not None:
-            self._fill_seconds.observe(seconds)
+        self._fill_seconds.observe(seconds)
 
     # -- origins -----------------------------------------------------------------------------------
 
@@ -151,9 +143,9 @@ class Metrics:
         self, origin: str, verb: str, outcome: str, seconds: float, payload_bytes: int
     ) -> None:
         """An origin was asked by one of VERBS, with one of ORIGIN_OUTCOMES."""
-        self._origin_requests.labels(origin, verb, outcome).inc()
-        self._origin_seconds.labels(origin, verb).observe(seconds)
-        self._origin_bytes.labels(origin).inc(payload_bytes)
+        self._origin_request_children[origin, verb, outcome].inc()
+        self._origin_second_children[origin, verb].observe(seconds)
+        self._origin_byte_children[origin].inc(payload_bytes)
 
     # -- the store ---------------------------------------------------------------------------------
 
@@ -172,17 +164,11 @@ class Metrics:
         self._quarantined_shards.labels(check).inc()
         self._quarantined_bytes.labels(check).inc(size)
 
-    def corrupt_block(self, check: str) -> None:
-        """A block did not match its checksum at one of CHECKS."""
-        self._corrupt_blocks.labels(check).inc()
-
     # -- construction ------------------------------------------------------------------------------
 
     def _make_request_metrics(self, registry: CollectorRegistry) -> None:
-        self._requests = _counter(
-            registry, "requests", "Requests answered.", "path", "method", "code"
-        )
-        self._request_seconds = _histogram(
+        requests = _counter(registry, "requests", "Requests answered.", "path", "method", "code")
+        request_seconds = _histogram(
             registry,
             "request_duration_seconds",
             "Time from a request's arrival to the end of its answer.",
@@ -193,19 +179,26 @@ class Metrics:
         self._sent_bytes = _counter(
             registry, "sent_bytes", "Payload sent in messages, not as open files.", "path"
         )
-        self._leases = _counter(registry, "leases", "Openings that clients may reuse.")
         self._connections = _gauge(registry, "connections", "Clients connected.", "path")
         self._bad_messages = _counter(
             registry, "bad_messages", "Messages from clients that are no requests.", "path"
         )
         self._connections.labels("local")
         self._bad_messages.labels("local")
-        for path, methods in METHODS.items():
+        # Bound once: looking a child up by its labels costs more than counting.
+        self._request_children = {
+            (path, method, code): requests.labels(path, method, code)
+            for path, methods in METHODS.items()
+            for method in methods
+            for code in CODES
+        }
+        self._request_second_children = {
+            (path, method): request_seconds.labels(path, method)
+            for path, methods in METHODS.items()
+            for method in methods
+        }
+        for path in METHODS:
             self._sent_bytes.labels(path)
-            for method in methods:
-                self._request_seconds.labels(path, method)
-                for code in CODES:
-                    self._requests.labels(path, method, code)
 
     def _make_read_metrics(self, registry: CollectorRegistry) -> None:
         lookups = _counter(
@@ -214,10 +207,12 @@ class Metrics:
             "Shards looked for: sealed (hit), being filled (partial), not here (miss).",
             "result",
         )
-        self._lookup_children = {result: lookups.labels(result) for result in LOOKUPS}
-        self._opened_bytes = _counter(
-            registry, "opened_bytes", "Bytes of ranges opened, by where they lay.", "source"
+        lookup_bytes = _counter(
+            registry, "shard_lookup_bytes", "Bytes asked for, by how the shard was found.", "result"
         )
+        self._lookup_children = {
+            result: (lookups.labels(result), lookup_bytes.labels(result)) for result in LOOKUPS
+        }
         self._fills = _counter(registry, "fills", "Fills of shards that ended.", "outcome")
         self._fill_seconds = _histogram(
             registry,
@@ -225,13 +220,11 @@ class Metrics:
             "Time from the first request for a shard to the end of its fill.",
             _ORIGIN_BUCKETS_S,
         )
-        for source in SOURCES:
-            self._opened_bytes.labels(source)
         for outcome in FILL_OUTCOMES:
             self._fills.labels(outcome)
 
     def _make_origin_metrics(self, registry: CollectorRegistry, origins: Iterable[str]) -> None:
-        self._origin_requests = _counter(
+        requests = _counter(
             registry,
             "origin_requests",
             "Requests to origins; each try counts.",
@@ -239,7 +232,7 @@ class Metrics:
             "verb",
             "outcome",
         )
-        self._origin_seconds = _histogram(
+        seconds = _histogram(
             registry,
             "origin_request_duration_seconds",
             "Time of one try of a request to an origin.",
@@ -247,15 +240,20 @@ class Metrics:
             "origin",
             "verb",
         )
-        self._origin_bytes = _counter(
+        received = _counter(
             registry, "origin_received_bytes", "Payload received from origins.", "origin"
         )
-        for origin in origins:
-            self._origin_bytes.labels(origin)
-            for verb in VERBS:
-                self._origin_seconds.labels(origin, verb)
-                for outcome in ORIGIN_OUTCOMES:
-                    self._origin_requests.labels(origin, verb, outcome)
+        names = list(origins)
+        self._origin_request_children = {
+            (origin, verb, outcome): requests.labels(origin, verb, outcome)
+            for origin in names
+            for verb in VERBS
+            for outcome in ORIGIN_OUTCOMES
+        }
+        self._origin_second_children = {
+            (origin, verb): seconds.labels(origin, verb) for origin in names for verb in VERBS
+        }
+        self._origin_byte_children = {origin: received.labels(origin) for origin in names}
 
     def _make_store_metrics(self, registry: CollectorRegistry) -> None:
         self._sealed_shards = _counter(registry, "sealed_shards", "Shards sealed.")
@@ -270,16 +268,12 @@ class Metrics:
         self._quarantined_bytes = _counter(
             registry, "quarantined_bytes", "Bytes of shards that were put away.", "check"
         )
-        self._corrupt_blocks = _counter(
-            registry, "corrupt_blocks", "Blocks that did not match their checksum.", "check"
-        )
         for reason in EVICTION_REASONS:
             self._evicted_shards.labels(reason)
             self._evicted_bytes.labels(reason)
         for check in CHECKS:
             self._quarantined_shards.labels(check)
             self._quarantined_bytes.labels(check)
-            self._corrupt_blocks.labels(check)
 
 
 class RequestTimer:

@@ -6,6 +6,7 @@ before it leaves: the one place where all of that has been settled.
 """
 
 import contextlib
+import os
 import ssl
 import urllib.request
 from collections.abc import AsyncIterator, Mapping
@@ -118,7 +119,8 @@ class S3Client:
             self._client = await self._exits.enter_async_context(
                 self._session.create_client(
                     "s3",
-                    region_name=options.region,
+                    # botocore itself knows AWS_DEFAULT_REGION only; every other SDK reads this one
+                    region_name=options.region or os.environ.get("AWS_REGION"),
                     endpoint_url=options.endpoint_url,
                     config=config,
                 )

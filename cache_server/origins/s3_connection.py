@@ -19,7 +19,7 @@ from cache_server.origins.s3_replies import Transient
 from cache_server.origins.sigv4 import Signer
 from hotshard.core.errors import OriginUnavailable
 
-BUFFER_BYTES = 256 << 10  # fits L2 together with what reads it; 1 MiB was slower (docs/adr/0002)
+BUFFER_BYTES = 256 << 10  # fits L2; 1 MiB was no faster, and every connection has one (docs/adr/0002)
 _ADDRESSES_MAX = 3
 _TIMEVAL = struct.Struct("@ll")
 

@@ -36,6 +36,7 @@ from hotshard.openfile import OpenFile
 logger = logging.getLogger(__name__)
 
 _FULL = {errno.ENOSPC, errno.EDQUOT}
+_FORGET_CHUNK = 4096
 _NOT_THE_DISK = {errno.EMFILE, errno.ENFILE, errno.ENOMEM}
 
 
@@ -50,6 +51,8 @@ class Disk:
     volume: Volume | None = None
     closing: asyncio.Future[None] | None = None
     """The shutdown of its failed volume."""
+    forgetting: bool = False
+    """Whether its shards are still leaving the index."""
 
 
 @dataclass(slots=True)
@@ -141,18 +144,36 @@ class Disks:
             disk = next(disk for disk in self.all if disk.volume is volume)
             volume.dead = True
             disk.volume = None
-            for digest in list(self._index.on_disk(disk.number)):
-                self._index.pop(digest)
-                self._shelf.files.pop(digest)
+            for digest in self._shelf.files.digests():
+                if self._index.disk_of(digest) == disk.number:
+                    self._shelf.files.pop(digest)
             disk.closing = self._shelf.run(partial(_close_failed, volume))
+            disk.forgetting = True
+            self._forget(disk, self._index.digests())
             self._set_state(disk, "failed", str(error))
+
+    def _forget(self, disk: Disk, digests: list[bytes]) -> None:
+        """Take the shards of a lost disk out of the index, some at each turn of the event loop.
+
+        They cannot be reached any more; only their memory and the counts of the datasets are left.
+        """
+        for digest in digests[-_FORGET_CHUNK:]:
+            if self._index.disk_of(digest) == disk.number:
+                self._index.pop(digest)
+        del digests[-_FORGET_CHUNK:]
+        if digests:
+            asyncio.get_running_loop().call_soon(self._forget, disk, digests)
+        else:
+            disk.forgetting = False
 
     async def probe(self) -> None:
         """Try to open what is not ready."""
         lost = [
             disk
             for disk in self.all
-            if disk.volume is None and (disk.closing is None or disk.closing.done())
+            if disk.volume is None
+            and not disk.forgetting
+            and (disk.closing is None or disk.closing.done())
         ]
         if lost:
             await self._open(lost, starting=False)

@@ -47,6 +47,10 @@ class OpenFiles:
         """Let one go."""
         return self._files.pop(digest, None)
 
+    def digests(self) -> list[bytes]:
+        """Which are open."""
+        return list(self._files)
+
     def halve(self) -> None:
         """Let the older half go: the process has run out of descriptors."""
         for _ in range(-(-len(self._files) // 2)):

@@ -105,7 +105,7 @@ class Store:
 
     def contains(self, digest: bytes) -> bool:
         """Whether a shard is sealed here."""
-        return digest in self._index
+        return self._disks.volume_of(digest) is not None
 
     def cached_fd(self, digest: bytes) -> OpenFile | None:
         """The descriptor of a sealed, checked shard, if it is open already; counts as a use."""
@@ -270,7 +270,10 @@ class Store:
         """Make way for a new file of a shard that is there: its old one could not be opened."""
         old = self._index.get(digest)
         there = self._disks.volume_of(digest)
-        if old is None or there is None:
+        if old is None:
+            return
+        if there is None:
+            self._index.pop(digest)  # of a lost disk
             return
         if there is not volume:
             self._drops.drop_soon(there, digest, "duplicate")

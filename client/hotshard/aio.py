@@ -122,7 +122,7 @@ class AsyncClient:
         return await self.run(self._ops.read(uri, offset, length))
 
     async def read_into(self, uri: str, buffer: "Buffer", offset: int = 0) -> int:
-        """As `Client.read_into`."""
+        """As `Client.read_into`. After a cancellation, leave the buffer alone: a thread may still write."""
         return await self.run(self._ops.read_into(uri, writable(buffer), offset))
 
     @overload

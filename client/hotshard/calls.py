@@ -196,7 +196,7 @@ class DiskStatus:
     capacity_bytes: int
     used_bytes: int
     sealed_shards: int
-    partial_shards: int
+    partial_bytes: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -136,10 +136,9 @@ class Client:
         """Fill a writable buffer from an object; returns how many bytes it had from `offset` on."""
         try:
             handle = self._handles[uri]
-            file = handle.file
-            if file is not None and _monotonic() < handle.straight_until:
-                return _preadv(file.fd, (buffer,), offset)
-        except (KeyError, OSError):  # not at hand, or an offset that the long way refuses
+            if _monotonic() < handle.straight_until and offset >= 0:
+                return _preadv(handle.straight_file.fd, (buffer,), offset)
+        except (KeyError, BufferError):  # not at hand, or not writable: see below
             pass
         count = self.run(self._ops.read_into(uri, writable(buffer), offset))
         known = self._handles.get(uri)

@@ -97,12 +97,11 @@ class CachedFile(io.RawIOBase):
     def readinto_at(self, buffer: "Buffer", offset: int) -> int:
         """Fill a writable buffer from `offset`; returns how many bytes there were. No position moves."""
         straight = self._straight  # a local variable, so that close() elsewhere does not close it
-        if straight is not None:
+        if straight is not None and offset >= 0:  # to preadv, -1 means the file's own position
             try:
                 return _preadv(straight.fd, (buffer,), offset)
-            except OSError:
-                if offset >= 0:
-                    raise
+            except BufferError:  # not writable; below it gets the error that io has for this
+                pass
         self._check_open()
         if offset < 0:
             raise InvalidRequest(f"{self.name}: offset {offset} is negative", uri=self.name)
@@ -195,7 +194,7 @@ def measured(handle: Handle) -> bool:
     """Whether the object can be read straight from one file, looking at the file's size if need be."""
     file = handle.file
     if file is not None and not handle.straight:
-        handle.measured(os.fstat(file.fd).st_size)
+        handle.measured(file, os.fstat(file.fd).st_size)
     return handle.straight
 
 

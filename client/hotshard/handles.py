@@ -22,7 +22,7 @@ from hotshard.openfile import OpenFile
 SEALED_PIECES_MAX = 128  # per object; beyond, the oldest is asked for again when it is needed
 PARTIAL_PIECES_MAX = 4  # their files may hold the server's memory, so few are kept
 TOUCH_PERIOD_S = 1.0  # how often a reuse is noted for the eviction policy
-TOUCHED_MAX = 512  # reuses waiting to be told; further ones are dropped, they are hints
+TOUCHED_MAX = 100  # reuses waiting to be told, as many as one call takes; more are dropped
 RECOUNT_PERIOD = 64  # opens between two exact counts of the files in a table
 READ_MAX = 0x7FFFF000  # most that one read call of Linux returns
 NEVER = float("-inf")
@@ -40,6 +40,7 @@ class Handle:
         "quick_until",
         "size",
         "straight",
+        "straight_file",
         "straight_until",
         "touch_at",
     )
@@ -58,7 +59,7 @@ class Handle:
         self.straight = False
         """`file` holds the object and nothing else: an offset in one is an offset in the other."""
         self.straight_until = NEVER
-        """As `quick_until`, and the kernel itself cuts reads at the end of the object."""
+        """As `quick_until`, and `straight_file` is there and the kernel itself cuts reads at its end."""
         self.pieces: tuple[Piece, ...] = ()
         """Ordered, not overlapping; not used once `file` is set."""
 
@@ -99,8 +100,9 @@ class Handle:
         self.quick_until = NEVER if self.file is None else min(self.lease_until, self.touch_at)
         self.straight_until = self.quick_until if self.straight else NEVER
 
-    def measured(self, file_bytes: int) -> None:
+    def measured(self, file: OpenFile, file_bytes: int) -> None:
         """How long `file` is."""
+        self.straight_file = file
         self.straight = self.delta == 0 and file_bytes == self.size <= READ_MAX
         self.straight_until = self.quick_until if self.straight else NEVER
 

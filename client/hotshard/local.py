@@ -91,9 +91,10 @@ def receive_packet(sock: socket.socket, buffer: bytearray) -> tuple[int, list[Op
         OSError: as recvmsg does.
         InternalError: part of it is missing.
     """
-    size, ancillary, flags, _ = sock.recvmsg_into(
-        (buffer,), _ANCILLARY_BYTES, socket.MSG_CMSG_CLOEXEC
-    )
+    try:
+        size, ancillary, flags, _ = _recvmsg(sock, buffer)
+    except ConnectionResetError:  # overtakes what was sent before it, and is reported once
+        size, ancillary, flags, _ = _recvmsg(sock, buffer)
     files: list[OpenFile] = []
     for level, kind, data in ancillary:
         if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
@@ -111,10 +112,16 @@ def receive_packet(sock: socket.socket, buffer: bytearray) -> tuple[int, list[Op
     return size, files
 
 
+def _recvmsg(
+    sock: socket.socket, buffer: bytearray
+) -> tuple[int, list[tuple[int, int, bytes]], int, Any]:
+    return sock.recvmsg_into((buffer,), _ANCILLARY_BYTES, socket.MSG_CMSG_CLOEXEC)
+
+
 class Conversation:
     """One connection, used by one operation at a time."""
 
-    def __init__(self, path: str, timeout_s: float) -> None:
+    def __init__(self, path: str, timeout_s: float, grace_s: float) -> None:
         self._path = path
         self._timeout_ms = int(timeout_s * 1000)
         self._last = HELLO
@@ -125,8 +132,11 @@ class Conversation:
         """Answers that have not been taken yet."""
         self.leaving = False
         """The server is about to go; finish here, begin the next conversation elsewhere."""
-        self._socket = connected(path, timeout_s + GRACE_S)
-        self._send(packets.hello(HELLO, client_name()))
+        self._socket = connected(path, timeout_s + grace_s)
+        with suppress(
+            ServerUnavailable
+        ):  # a server that refuses us hangs up; its reason can be read
+            self._send(packets.hello(HELLO, client_name()))
         reply, _ = self._await(HELLO)
         packets.check_hello(reply)
 
@@ -193,9 +203,10 @@ class LocalTransport:
 
     passes_files = True
 
-    def __init__(self, path: str, timeout_s: float) -> None:
+    def __init__(self, path: str, timeout_s: float, grace_s: float = GRACE_S) -> None:
         self._path = path
         self._timeout_s = timeout_s
+        self._grace_s = grace_s
         self._idle: deque[Conversation] = deque()
         self._pid = os.getpid()
 
@@ -212,7 +223,7 @@ class LocalTransport:
 
     def begin(self) -> Conversation:
         """A new conversation."""
-        return Conversation(self._path, self._timeout_s)
+        return Conversation(self._path, self._timeout_s, self._grace_s)
 
     def idle(self) -> Conversation | None:
         """An idle conversation, if there is one."""

@@ -31,9 +31,10 @@ PACKETS_PER_WAKE = 16  # then other callbacks of the loop have their turn
 class AsyncConversation:
     """One connection on one loop."""
 
-    def __init__(self, path: str, timeout_s: float, sock: socket.socket) -> None:
+    def __init__(self, path: str, sock: socket.socket, timeout_s: float, grace_s: float) -> None:
         self._path = path
         self._timeout_s = timeout_s
+        self._grace_s = grace_s
         self._socket = sock
         self._loop = asyncio.get_running_loop()
         self._buffer = bytearray(packets.PACKET_BYTES)
@@ -52,7 +53,10 @@ class AsyncConversation:
     async def greet(self) -> None:
         """The first exchange."""
         answer = self._answers[HELLO] = self._loop.create_future()
-        await self._send(packets.hello(HELLO, client_name()))
+        with suppress(
+            ServerUnavailable
+        ):  # a server that refuses us hangs up; its reason can be read
+            await self._send(packets.hello(HELLO, client_name()))
         reply, _ = await self._wait(answer)
         packets.check_hello(reply)
 
@@ -96,7 +100,7 @@ class AsyncConversation:
 
     async def _wait(self, answer: asyncio.Future[Answer]) -> Answer:
         try:
-            async with asyncio.timeout(self._timeout_s + GRACE_S):
+            async with asyncio.timeout(self._timeout_s + self._grace_s):
                 return await answer
         except TimeoutError as error:
             raise ServerUnavailable(f"the cache server at {self._path} does not answer") from error
@@ -113,9 +117,8 @@ class AsyncConversation:
                         raise InvalidRequest(
                             f"{len(packet)} bytes is too large for a request"
                         ) from error
-                    failure = lost(self._path, error)
-                    self.close(failure)
-                    raise failure from error
+                    self.usable = False  # the reader finds what was said last, and closes
+                    raise lost(self._path, error) from error
                 else:
                     return
 
@@ -168,9 +171,10 @@ class AsyncLocalTransport:
 
     passes_files = True
 
-    def __init__(self, path: str, timeout_s: float) -> None:
+    def __init__(self, path: str, timeout_s: float, grace_s: float = GRACE_S) -> None:
         self._path = path
         self._timeout_s = timeout_s
+        self._grace_s = grace_s
         self._home: tuple[int, object] | None = None
         self._connecting = asyncio.Lock()
         self._conversation: AsyncConversation | None = None
@@ -192,8 +196,8 @@ class AsyncLocalTransport:
             found = self.current()
             if found is not None:  # another task was quicker
                 return found
-            sock = await asyncio.to_thread(connected, self._path, self._timeout_s + GRACE_S)
-            conversation = AsyncConversation(self._path, self._timeout_s, sock)
+            sock = await asyncio.to_thread(connected, self._path, self._timeout_s + self._grace_s)
+            conversation = AsyncConversation(self._path, sock, self._timeout_s, self._grace_s)
             try:
                 await conversation.greet()
             except BaseException:

@@ -12,7 +12,7 @@ from typing import TypedDict
 
 from hotshard.core.errors import InvalidRequest, ServerUnavailable
 
-DEFAULT_SOCKET = "/run/hotshard/local.sock"
+NODE_SOCKET = "/run/hotshard/local.sock"
 VARIABLE = "HOTSHARD_ADDRESS"
 FILES_MAX_DEFAULT = 1024
 
@@ -70,17 +70,32 @@ def resolve(options: Options, environ: Mapping[str, str]) -> tuple[str, str]:
     text = options.address or environ.get(VARIABLE, "")
     if text:
         return _parse(text)
+    places = usual_sockets(environ, os.getuid())
+    for path in places:
+        if _is_socket(path):
+            return "unix", path
+    raise ServerUnavailable(
+        f"no cache server: there is no socket at {' or '.join(places)} and {VARIABLE} is not set;"
+        f" start one (hotshard serve), mount its socket into this container, or set {VARIABLE}"
+        f" to unix:///path/to/local.sock or host:port"
+    )
+
+
+def usual_sockets(environ: Mapping[str, str], uid: int) -> list[str]:
+    """Where a server listens that was told nothing: one of this user, and then the node's."""
+    if uid == 0:
+        return [NODE_SOCKET]
+    run = environ.get("XDG_RUNTIME_DIR") or f"/tmp/hotshard-{uid}"  # noqa: S108 - its owner is checked
+    return [f"{run}/hotshard/local.sock", NODE_SOCKET]
+
+
+def _is_socket(path: str) -> bool:
+    """Whether there is a socket, made by root or by ourselves: anybody can put one into /tmp."""
     try:
-        found = stat.S_ISSOCK(os.stat(DEFAULT_SOCKET).st_mode)
+        found = os.stat(path)
     except OSError:
-        found = False
-    if not found:
-        raise ServerUnavailable(
-            f"no cache server: there is no socket at {DEFAULT_SOCKET} and {VARIABLE} is not set;"
-            f" start one (hotshard serve), mount its socket into this container, or set {VARIABLE}"
-            f" to unix:///path/to/local.sock or host:port"
-        )
-    return "unix", DEFAULT_SOCKET
+        return False
+    return stat.S_ISSOCK(found.st_mode) and found.st_uid in {0, os.getuid()}
 
 
 def _parse(text: str) -> tuple[str, str]:

@@ -91,6 +91,7 @@ def _fill_open(request: pb.LocalRequest, call: calls.Open) -> None:
 
 
 def _fill_open_many(request: pb.LocalRequest, call: calls.OpenMany) -> None:
+    request.open_many.SetInParent()
     add = request.open_many.opens.add
     for each in call.opens:
         add(uri=each.uri, version=each.version, offset=each.offset, length=each.length)
@@ -103,11 +104,15 @@ def _fill_warm_status(request: pb.LocalRequest, call: calls.WarmStatus) -> None:
 
 _FILLERS: dict[type, Callable[[pb.LocalRequest, Any], object]] = {
     calls.Stat: lambda request, call: request.stat.MergeFrom(types_pb2.StatRequest(uri=call.uri)),
-    calls.StatMany: lambda request, call: request.stat_many.uris.extend(call.uris),
+    calls.StatMany: lambda request, call: request.stat_many.MergeFrom(
+        types_pb2.StatManyRequest(uris=call.uris)
+    ),
     calls.ListPage: _fill_list,
     calls.Open: _fill_open,
     calls.OpenMany: _fill_open_many,
-    calls.Prefetch: lambda request, call: request.prefetch.uris.extend(call.uris),
+    calls.Prefetch: lambda request, call: request.prefetch.MergeFrom(
+        types_pb2.PrefetchRequest(uris=call.uris)
+    ),
     calls.WarmStatus: _fill_warm_status,
     calls.Touch: lambda request, call: request.touch.uris.extend(call.uris),
     calls.Status: lambda request, _: request.status.SetInParent(),

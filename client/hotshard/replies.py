@@ -72,7 +72,7 @@ def _disks(messages: Iterable[pb.DiskStatus]) -> list[DiskStatus]:
             each.capacity_bytes,
             each.used_bytes,
             each.sealed_shards,
-            each.partial_shards,
+            each.partial_bytes,
         )
         for each in messages
     ]

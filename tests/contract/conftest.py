@@ -22,7 +22,7 @@ def credentials(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def server(credentials: None) -> Iterator[Scripted]:
-    with scripted(random.Random(3).randbytes(600_000)) as state:
+    with scripted(random.Random(3).randbytes(250_000)) as state:
         yield state
 
 

@@ -30,7 +30,7 @@ def start_node(tmp_path, s3) -> Iterator[StartNode]:
 
 
 @pytest.fixture
-def node(start_node, bucket) -> CacheProcess:
+def node(start_node: StartNode, bucket) -> CacheProcess:
     """A server over an empty bucket."""
     return start_node(origins=[{"prefix": f"s3://{bucket[1]}/"}])
 

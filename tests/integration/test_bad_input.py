@@ -13,7 +13,7 @@ from moto.server import ThreadedMotoServer
 
 import hotshard
 from hotshard.cli.cache_process import CacheProcess
-from hotshard.v1 import local_pb2
+from hotshard.v1 import local_pb2, types_pb2
 from integration.conftest import origin_bytes
 from support import s3 as support_s3
 from support.content import content
@@ -180,11 +180,15 @@ def test_absurd_values_on_the_local_socket_are_answered(node, good):
             open=local_pb2.OpenRequest(uri=good, offset=2**64 - 1, length=2**64 - 1)
         ),
         local_pb2.LocalRequest(open=local_pb2.OpenRequest(uri=good, length=2**64 - 1)),
-        local_pb2.LocalRequest(open_many={"opens": [{"uri": good, "length": 1}] * 1000}),
-        local_pb2.LocalRequest(stat_many={"uris": [good] * 5000}),
-        local_pb2.LocalRequest(list={"prefix": good, "page_token": "nonsense"}),
-        local_pb2.LocalRequest(warm_status={"job_id": "none"}),
-        local_pb2.LocalRequest(timeout_ms=1, stat={"uri": good}),
+        local_pb2.LocalRequest(
+            open_many=local_pb2.OpenManyRequest(
+                opens=[local_pb2.OpenRequest(uri=good, length=1)] * 1000
+            )
+        ),
+        local_pb2.LocalRequest(stat_many=types_pb2.StatManyRequest(uris=[good] * 5000)),
+        local_pb2.LocalRequest(list=types_pb2.ListRequest(prefix=good, page_token="nonsense")),
+        local_pb2.LocalRequest(warm_status=types_pb2.WarmStatusRequest(job_id="none")),
+        local_pb2.LocalRequest(timeout_ms=1, stat=types_pb2.StatRequest(uri=good)),
     ]
     with raw_connection(node) as connection:
         for number, request in enumerate(requests, 1):

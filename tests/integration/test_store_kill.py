@@ -41,8 +41,8 @@ async def test_every_shard_that_was_sealed_is_served_and_right_after_kill_9(tmp_
     first = 0
     for _ in range(KILLS):
         for line in seal_until_killed(tmp_path, first, rng.randrange(1, 400)):
-            sign, number = line.split()
-            (sealed if sign == "+" else gone).add(int(number))
+            sign, said = line.split()
+            (sealed if sign == "+" else gone).add(int(said))
         first = max(sealed, default=first) + 100
         async with make_store(tmp_path, disks=2) as store:
             candidates = range(first)

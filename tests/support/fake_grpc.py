@@ -121,3 +121,8 @@ class FakeGrpcServer(cache_pb2_grpc.CacheServicer):
     def Status(self, request: Any, context: Any) -> Any:
         with self._refusing(context):
             return self.store.status()
+
+    def _not_here(self, request: Any, context: Any) -> Any:
+        context.abort(grpc.StatusCode.UNIMPLEMENTED, "the fake has no such call")
+
+    Evict = Explain = Invalidate = Pin = Unpin = _not_here

@@ -188,6 +188,9 @@ class FakeServer:
         self.tricks: deque[str] = deque()
         """Played in turn instead of answers: "garbage", "hang up", "silence", "no files", "leave"."""
         self.opens_in_flight_max = 0
+        self.unwelcome: HotshardError | None = None
+        """Told to whoever connects, before hanging up."""
+        self.turned_away = threading.Event()
         self._connections: set[socket.socket] = set()
         self._threads: list[threading.Thread] = []
         self._listener: socket.socket | None = None
@@ -219,6 +222,7 @@ class FakeServer:
         """As the kernel does when the process dies: everything hangs up; the socket's file stays."""
         if self._listener is not None:
             self._listener.shutdown(socket.SHUT_RDWR)
+            self._threads.pop(0).join()  # it accepts no more, so all connections are known
             self._listener.close()
             self._listener = None
         with self._lock:
@@ -243,6 +247,12 @@ class FakeServer:
                 connection, _ = listener.accept()
             except OSError:
                 return
+            if self.unwelcome is not None:
+                refusal = pb.LocalReply(error=error_to_pb(self.unwelcome))
+                connection.send(refusal.SerializeToString())
+                connection.close()
+                self.turned_away.set()
+                continue
             with self._lock:
                 self._connections.add(connection)
             self._spawn(self._serve, connection)

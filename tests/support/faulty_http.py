@@ -8,11 +8,13 @@ import contextlib
 import re
 import socket
 import socketserver
+import ssl
 import struct
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -204,17 +206,29 @@ class _Server(socketserver.ThreadingTCPServer):
     daemon_threads = True
     allow_reuse_address = True
 
+    tls: ssl.SSLContext | None = None
+
+    def finish_request(self, request: Any, client_address: Any) -> None:
+        if self.tls:
+            with self.tls.wrap_socket(request, server_side=True) as wrapped:
+                super().finish_request(wrapped, client_address)
+        else:
+            super().finish_request(request, client_address)
+
     def handle_error(self, request: object, client_address: object) -> None:
         """Clients that give up are what the tests are about."""
 
 
 @contextlib.contextmanager
-def scripted(body: bytes, **fields: object) -> Iterator[Scripted]:
+def scripted(
+    body: bytes, *, tls: ssl.SSLContext | None = None, extra: dict[str, str] | None = None
+) -> Iterator[Scripted]:
     """Serve one object on loopback."""
-    state = Scripted(body, **fields)  # type: ignore[arg-type]
+    state = Scripted(body, extra=extra or {})
     handler = type("Handler", (_Handler,), {"scripted": state})
     with _Server(("127.0.0.1", 0), handler) as server:
-        state.url = f"http://127.0.0.1:{server.server_address[1]}"
+        server.tls = tls
+        state.url = f"{'https' if tls else 'http'}://127.0.0.1:{server.server_address[1]}"
         thread = threading.Thread(target=server.serve_forever, args=(0.02,))
         thread.start()
         try:

@@ -8,12 +8,13 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from functools import partial
 
-from cache_server.store.options import CacheDir, Space, StoreEvents, StoreOptions
+from cache_server.store.options import CacheDir, ShardReport, Space, StoreEvents, StoreOptions
 from cache_server.store.shard import ShardKey
 from cache_server.store.store import Store
 from hotshard.core.blocks import Geometry
 from hotshard.core.checksum import Algorithm, checksum
 from hotshard.core.objects import ObjectInfo
+from hotshard.openfile import OpenFile
 
 KIB = 1024
 GEOMETRY = Geometry(shard_bytes=4 << 20, block_bytes=64 * KIB)
@@ -91,6 +92,27 @@ async def make_store(path, **options) -> AsyncIterator[WatchedStore]:
         yield store
     finally:
         await store.close()
+
+
+def report_of(store: Store, key: ShardKey) -> ShardReport:
+    """The report of a shard that must be there."""
+    report = store.describe(key.digest)
+    assert report is not None
+    return report
+
+
+async def opened(store: Store, key: ShardKey) -> OpenFile:
+    """The file of a shard that must be there."""
+    file = await store.open(key.digest)
+    assert file is not None
+    return file
+
+
+def closing(store: Store, disk: int) -> asyncio.Future[None]:
+    """The shutdown of a disk that has failed."""
+    future = store._disks.all[disk].closing
+    assert future is not None
+    return future
 
 
 async def crash(store: Store) -> None:

@@ -1,6 +1,7 @@
 """Child processes that never outlive us: stopped in order, and by the kernel if we die without warning."""
 
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -9,14 +10,20 @@ from typing import IO
 
 STOP_TIMEOUT_S = 10.0
 
-# Asks the kernel for a SIGTERM when the parent dies, then becomes the program. Not a preexec_fn: those run
+# Asks the kernel for a signal when the parent dies, then becomes the program. Not a preexec_fn: those run
 # between fork and exec of a process that has threads.
 _LAUNCHER = """
-import ctypes, os, signal, sys
-ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG; survives exec
-if os.getppid() == int(sys.argv[1]):        # else the parent died before that
-    os.execv(sys.argv[2], sys.argv[2:])
+import ctypes, os, sys
+ctypes.CDLL(None).prctl(1, int(sys.argv[2]))  # PR_SET_PDEATHSIG; survives exec
+if os.getppid() == int(sys.argv[1]):          # else the parent died before that
+    os.execv(sys.argv[3], sys.argv[3:])
 """
+
+
+def bound_to_us(command: Sequence[str], number: signal.Signals) -> list[str]:
+    """The command line of a program that gets a signal when the thread that started it dies."""
+    ours = [sys.executable, "-I", "-S", "-c", _LAUNCHER, str(os.getpid()), str(int(number))]
+    return [*ours, *command]
 
 
 class Child:
@@ -31,9 +38,8 @@ class Child:
         talks: bool = False,
     ) -> None:
         pipe = subprocess.PIPE if talks else subprocess.DEVNULL
-        launcher = [sys.executable, "-I", "-S", "-c", _LAUNCHER, str(os.getpid())]
         self._process = subprocess.Popen(  # noqa: S603
-            [*launcher, sys.executable, *arguments],
+            bound_to_us([sys.executable, *arguments], signal.SIGTERM),
             env=environment,
             stdin=pipe,
             stdout=pipe,

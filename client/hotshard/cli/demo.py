@@ -255,6 +255,7 @@ def _step(say: Callable[[str], None], name: str) -> Iterator[None]:
     begun = time.monotonic()
     yield
     say(f"  {name:44} {time.monotonic() - begun:6.1f} s")
+    sys.stdout.flush()  # whoever watches through a pipe wants to see it go on
 
 
 @contextmanager

@@ -14,6 +14,7 @@ import xxhash
 
 SEED = 20260
 BUCKET = "demo"
+PREFIX = f"s3://{BUCKET}/train/"
 UPLOADS = 4
 """At a time; bounds the memory to so many shards."""
 

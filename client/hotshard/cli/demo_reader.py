@@ -12,12 +12,12 @@ import random
 import sys
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import xxhash
 
-from hotshard.cli.demo_data import SEED, Bucket, Sample
+from hotshard.cli.demo_data import BUCKET, PREFIX, SEED, Bucket, Sample
 
 if TYPE_CHECKING:
     import hotshard
@@ -64,53 +64,83 @@ def batches(mine: Sequence[Sample]) -> Iterator[list[Sample]]:
         yield batch
 
 
-def through_cache(cache: "hotshard.Client", mine: Sequence[Sample]) -> Result:
-    """Read through hotshard."""
-    result = Result()
-    buffer = memoryview(bytearray(READ_BYTES))
-    for batch in batches(mine):
-        if batch[0].size > READ_BYTES:
-            hasher, count = xxhash.xxh3_64(), 0
-            with cache.open(batch[0].uri) as file:
-                while got := file.readinto(buffer):
-                    hasher.update(buffer[:got])
-                    count += got
-            result.check(batch[0], count, hasher.hexdigest())
-            continue
-        contents = cache.read_many([sample.uri for sample in batch])
-        for sample, content in zip(batch, contents, strict=True):
-            result.check(sample, len(content), xxhash.xxh3_64_hexdigest(content))
-    return result
+class Cached:
+    """Reading through hotshard."""
+
+    def __init__(self, cache: "hotshard.Client") -> None:
+        self._cache = cache
+        self._buffer = memoryview(bytearray(READ_BYTES))
+
+    def names(self) -> set[str]:
+        """The dataset, as a training job finds it."""
+        return {entry.uri for entry in self._cache.list(PREFIX, recursive=True)}
+
+    def epoch(self, mine: Sequence[Sample]) -> Result:
+        """Read and check every object."""
+        result = Result()
+        for batch in batches(mine):
+            if batch[0].size > READ_BYTES:
+                self._shard(batch[0], result)
+                continue
+            contents = self._cache.read_many([sample.uri for sample in batch])
+            for sample, content in zip(batch, contents, strict=True):
+                result.check(sample, len(content), xxhash.xxh3_64_hexdigest(content))
+        return result
+
+    def _shard(self, sample: Sample, result: Result) -> None:
+        hasher, count = xxhash.xxh3_64(), 0
+        with self._cache.open(sample.uri, buffering=0) as file:
+            while got := file.readinto(self._buffer):
+                hasher.update(self._buffer[:got])
+                count += got
+        result.check(sample, count, hasher.hexdigest())
 
 
-def direct(store: Any, pool: ThreadPoolExecutor, mine: Sequence[Sample]) -> Result:
-    """Read straight from S3, with the same batches: the comparison."""
-    import obstore
+class Direct:
+    """Reading straight from S3, in the same batches: the comparison."""
 
-    def whole(sample: Sample) -> Any:
-        return obstore.get(store, sample.key).bytes()
+    def __init__(self, store: Any, pool: ThreadPoolExecutor) -> None:
+        self._store = store
+        self._pool = pool
 
-    result = Result()
-    for batch in batches(mine):
-        if batch[0].size > READ_BYTES:
-            sample = batch[0]
-            starts = range(0, sample.size, PART_BYTES)
+    def names(self) -> set[str]:
+        """The dataset, as a training job finds it."""
+        import obstore
 
-            def part(start: int, sample: Sample = sample) -> Any:
-                end = min(start + PART_BYTES, sample.size)
-                return obstore.get_range(store, sample.key, start=start, end=end)
+        pages = obstore.list(self._store, PREFIX.removeprefix(f"s3://{BUCKET}/"))
+        return {f"s3://{BUCKET}/{entry['path']}" for page in pages for entry in page}
 
-            hasher, count = xxhash.xxh3_64(), 0
-            for content in pool.map(part, starts):
-                hasher.update(content)
-                count += len(content)
-            result.check(sample, count, hasher.hexdigest())
-            result.requests += len(starts)
-            continue
-        for sample, content in zip(batch, pool.map(whole, batch), strict=True):
-            result.check(sample, len(content), xxhash.xxh3_64_hexdigest(content))
-        result.requests += len(batch)
-    return result
+    def epoch(self, mine: Sequence[Sample]) -> Result:
+        """Read and check every object."""
+        result = Result()
+        for batch in batches(mine):
+            if batch[0].size > READ_BYTES:
+                self._shard(batch[0], result)
+                continue
+            for sample, content in zip(batch, self._pool.map(self._whole, batch), strict=True):
+                result.check(sample, len(content), xxhash.xxh3_64_hexdigest(content))
+            result.requests += len(batch)
+        return result
+
+    def _whole(self, sample: Sample) -> Any:
+        import obstore
+
+        return obstore.get(self._store, sample.key).bytes()
+
+    def _shard(self, sample: Sample, result: Result) -> None:
+        import obstore
+
+        def part(start: int) -> Any:
+            end = min(start + PART_BYTES, sample.size)
+            return obstore.get_range(self._store, sample.key, start=start, end=end)
+
+        starts = range(0, sample.size, PART_BYTES)
+        hasher, count = xxhash.xxh3_64(), 0
+        for content in self._pool.map(part, starts):
+            hasher.update(content)
+            count += len(content)
+        result.check(sample, count, hasher.hexdigest())
+        result.requests += len(starts)
 
 
 def part_of(plan: Sequence[Sample], epoch: int, index: int, readers: int) -> list[Sample]:
@@ -128,23 +158,18 @@ def main() -> None:
     plan = [Sample(**sample) for sample in setup["samples"]]
     store = Bucket(**setup["bucket"]).store()
     with hotshard.connect(setup["address"]) as cache, ThreadPoolExecutor(DIRECT_PARALLEL) as pool:
+        sources: dict[str, Cached | Direct] = {"cache": Cached(cache), "s3": Direct(store, pool)}
+        known: dict[str, set[str]] = {}
         _say({"ready": True})
         for line in sys.stdin:
             order = json.loads(line)
+            through = order["through"]
+            if through not in known:  # a job lists its dataset once
+                known[through] = sources[through].names()
             mine = part_of(plan, order["epoch"], setup["index"], setup["readers"])
-            result = (
-                direct(store, pool, mine)
-                if order["through"] == "s3"
-                else through_cache(cache, mine)
-            )
-            _say(
-                {
-                    "objects": result.objects,
-                    "bytes": result.bytes,
-                    "requests": result.requests,
-                    "wrong": result.wrong,
-                }
-            )
+            result = sources[through].epoch(mine)
+            result.wrong += [s.uri for s in mine if s.uri not in known[through]][:WRONG_NAMED_MAX]
+            _say(asdict(result))
 
 
 def _say(document: dict[str, Any]) -> None:

@@ -72,8 +72,6 @@ def failure_of(error: HotshardError) -> Failure:
     """A typed error of hotshard as the end of a command."""
     for kind, code, remedy in _REMEDIES:
         if isinstance(error, kind):
-            said = (
-                "hotshard serve" in error.message
-            )  # the client's own advice, more exact than ours
-            return Failure(error.message, "" if said else remedy, code)
+            advised = ";" in error.message  # it says itself what to do, more exactly than we can
+            return Failure(error.message, "" if advised else remedy, code)
     return Failure(str(error))

@@ -13,15 +13,17 @@ import json
 import os
 import secrets
 import shutil
+import signal
 import socket
 import subprocess
-import sys
 import sysconfig
 import tempfile
 import time
 from collections.abc import Mapping
 from types import TracebackType
 from typing import Self
+
+from hotshard.cli.child import bound_to_us
 
 _PORTS = (
     "master.port",
@@ -37,14 +39,6 @@ _PORTS = (
 )
 _ATTEMPTS = 3  # another program may take one of the ports between the choice and the bind
 _POLL_S = 0.02
-# Asks the kernel to kill the process with its parent, then becomes the server. Not a preexec_fn: those
-# run between fork and exec of a process that has threads.
-_LAUNCHER = """
-import ctypes, os, signal, sys
-ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG; survives exec
-if os.getppid() == int(sys.argv[1]):        # else the parent died before that
-    os.execv(sys.argv[2], sys.argv[2:])
-"""
 
 
 class S3ServerError(RuntimeError):
@@ -149,11 +143,10 @@ class SeaweedS3:
         }
         command = [binary, "-logtostderr=true", "mini"]
         command += [f"-{name}={value}" for name, value in options.items()]
-        launcher = [sys.executable, "-I", "-S", "-c", _LAUNCHER, str(os.getpid())]
         environment = {k: v for k, v in os.environ.items() if not k.startswith(("AWS_", "S3_"))}
         with open(os.path.join(self._directory, "log"), "wb") as log:
             self._process = subprocess.Popen(  # noqa: S603
-                launcher + command,
+                bound_to_us(command, signal.SIGKILL),
                 cwd=self._directory,
                 env=environment,
                 stdin=subprocess.DEVNULL,

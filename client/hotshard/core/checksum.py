@@ -5,10 +5,11 @@ instead, because CRCs of neighbouring blocks combine into the CRC of the whole: 
 compared with what was uploaded, end to end.
 
 The CRCs come from awscrt (hardware speed, releases the GIL); it is imported at the first CRC, so a
-client, which meets none, does without it.
+client, which meets none, does without it. Only CRC32 is zlib's, whose code for it is twice as fast.
 """
 
 import base64
+import zlib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from enum import IntEnum
@@ -129,7 +130,7 @@ def _crc_function(algorithm: Algorithm) -> Callable[[Bytes, int], int]:
     functions: dict[Algorithm, Callable[[Bytes, int], int]] = {
         Algorithm.CRC64NVME: checksums.crc64nvme,
         Algorithm.CRC32C: checksums.crc32c,
-        Algorithm.CRC32: checksums.crc32,
+        Algorithm.CRC32: zlib.crc32,
     }
     return functions[algorithm]
 

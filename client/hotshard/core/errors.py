@@ -51,7 +51,7 @@ class _OSHotshardError(HotshardError, OSError):
 class InvalidRequest(HotshardError, ValueError):
     """The request itself makes no sense: a bad address, a bad range, a garbage message."""
 
-    errno = _errno.EINVAL
+    errno: int | None = _errno.EINVAL
 
 
 class NotFound(_OSHotshardError, FileNotFoundError):

@@ -228,7 +228,7 @@ class ShardExplanation(_message.Message):
     STATE_FIELD_NUMBER: _builtins.int
     SIZE_BYTES_FIELD_NUMBER: _builtins.int
     PRESENT_BYTES_FIELD_NUMBER: _builtins.int
-    DISK_FIELD_NUMBER: _builtins.int
+    PATH_FIELD_NUMBER: _builtins.int
     PINNED_FIELD_NUMBER: _builtins.int
     VERIFIED_FIELD_NUMBER: _builtins.int
     index: _builtins.int
@@ -238,8 +238,8 @@ class ShardExplanation(_message.Message):
     """"absent", "partial", "sealed" """
     size_bytes: _builtins.int
     present_bytes: _builtins.int
-    disk: _builtins.str
-    """cache dir, if any"""
+    path: _builtins.str
+    """of its file, if sealed; of the cache dir, while filling"""
     pinned: _builtins.bool
     verified: _builtins.bool
     """false: will be checked on its next use"""
@@ -251,13 +251,13 @@ class ShardExplanation(_message.Message):
         state: _builtins.str = ...,
         size_bytes: _builtins.int = ...,
         present_bytes: _builtins.int = ...,
-        disk: _builtins.str = ...,
+        path: _builtins.str = ...,
         pinned: _builtins.bool = ...,
         verified: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["digest", b"digest", "disk", b"disk", "index", b"index", "pinned", b"pinned", "present_bytes", b"present_bytes", "size_bytes", b"size_bytes", "state", b"state", "verified", b"verified"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["digest", b"digest", "index", b"index", "path", b"path", "pinned", b"pinned", "present_bytes", b"present_bytes", "size_bytes", b"size_bytes", "state", b"state", "verified", b"verified"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

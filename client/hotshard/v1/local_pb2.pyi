@@ -225,9 +225,9 @@ class OpenRequest(_message.Message):
     version: _builtins.str
     """empty: the current one; else STALE unless it is the current one"""
     offset: _builtins.int
-    """the range that must be present when the reply comes"""
+    """what the caller is about to read. The reply comes when the beginning of"""
     length: _builtins.int
-    """0: only the description, no extents. Cut at the end of the object"""
+    """that range is present, and says how far it is; 0: no extents wanted"""
     def __init__(
         self,
         *,

@@ -372,17 +372,18 @@ class DiskStatus(_message.Message):
     CAPACITY_BYTES_FIELD_NUMBER: _builtins.int
     USED_BYTES_FIELD_NUMBER: _builtins.int
     SEALED_SHARDS_FIELD_NUMBER: _builtins.int
-    PARTIAL_SHARDS_FIELD_NUMBER: _builtins.int
+    PARTIAL_BYTES_FIELD_NUMBER: _builtins.int
     path: _builtins.str
     disk_id: _builtins.str
     state: _builtins.str
-    """"ok" or "quarantined" """
+    """"ready", "failed" (tried again), "refused" (not ours to use)"""
     detail: _builtins.str
-    """why it is quarantined"""
+    """why it is not ready"""
     capacity_bytes: _builtins.int
     used_bytes: _builtins.int
     sealed_shards: _builtins.int
-    partial_shards: _builtins.int
+    partial_bytes: _builtins.int
+    """of used_bytes, in shards that are being filled"""
     def __init__(
         self,
         *,
@@ -393,11 +394,11 @@ class DiskStatus(_message.Message):
         capacity_bytes: _builtins.int = ...,
         used_bytes: _builtins.int = ...,
         sealed_shards: _builtins.int = ...,
-        partial_shards: _builtins.int = ...,
+        partial_bytes: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["capacity_bytes", b"capacity_bytes", "detail", b"detail", "disk_id", b"disk_id", "partial_shards", b"partial_shards", "path", b"path", "sealed_shards", b"sealed_shards", "state", b"state", "used_bytes", b"used_bytes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["capacity_bytes", b"capacity_bytes", "detail", b"detail", "disk_id", b"disk_id", "partial_bytes", b"partial_bytes", "path", b"path", "sealed_shards", b"sealed_shards", "state", b"state", "used_bytes", b"used_bytes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -36,4 +36,4 @@ def test_flip_spoils_one_byte_of_each_body():
 def test_slow_is_slow():
     begun = time.perf_counter()
     Sabotage.SLOW.wrap(time.sleep)(0.005)
-    assert time.perf_counter() - begun >= 0.05
+    assert time.perf_counter() - begun >= 0.02

@@ -214,7 +214,9 @@ async def test_partial_shards_nobody_came_back_to_do_not_crowd_out_sealed_ones(t
         for i in range(60):
             uri = world.origin.put(f"{i}", content(SHARD, i))
             await world.cache.open(uri, "", 3 * BLOCK, 1)
-        assert sum(disk.partial_bytes for disk in world.store.disks()) <= 6 * SHARD
+        # What is given up is given up in the background, a quarter of the capacity stays.
+        while sum(disk.partial_bytes for disk in world.store.disks()) > 4 * SHARD:
+            await asyncio.sleep(0.001)
 
 
 async def test_open_many_answers_each_with_its_file_or_its_error(tmp_path):

@@ -299,7 +299,7 @@ async def test_explain(scene):
     assert reply.last_miss == "evicted"
     (shard,) = reply.shards
     assert (shard.index, shard.state, shard.size_bytes) == (1, "partial", SHARD_BYTES)
-    assert (shard.present_bytes, shard.disk, shard.pinned, shard.verified) == (
+    assert (shard.present_bytes, shard.path, shard.pinned, shard.verified) == (
         10,
         "/nvme",
         True,

@@ -4,6 +4,7 @@ import os
 import pytest
 
 from cache_server.slots import FetchSlots
+from cache_server.tasks import Tasks
 from cache_server.transient import Transient
 from hotshard.core.blocks import Geometry
 from hotshard.core.errors import Overloaded, StaleObject
@@ -18,7 +19,7 @@ GEOMETRY = Geometry(shard_bytes=8 * BLOCK, block_bytes=BLOCK)
 async def world():
     async with asyncio.TaskGroup() as group:
         transient = Transient(
-            3 * BLOCK, geometry=GEOMETRY, slots=FetchSlots(8, 4), spawn=group.create_task
+            3 * BLOCK, geometry=GEOMETRY, slots=FetchSlots(8, 4), spawn=Tasks(group).spawn
         )
         yield MemoryOrigin(), transient
 

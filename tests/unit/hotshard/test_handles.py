@@ -91,7 +91,8 @@ def test_straight_means_the_file_is_the_object():
         handle = Handle(info())
         handle.learn([piece(0, SIZE, sealed=True, delta=delta)])
         handle.renew(0.0, 10.0)
-        handle.measured(file_bytes)
+        assert handle.file is not None
+        handle.measured(handle.file, file_bytes)
         assert handle.straight is straight
         assert (handle.straight_until > 0) is straight
 

@@ -22,7 +22,7 @@ def test_only_lists_and_sections_are_structured():
 def test_types_and_defaults_in_words():
     words = {key.dotted: (key.type_words, key.default_words) for key in keys()}
     assert words["shard_bytes"] == ("size", "256MiB")
-    assert words["free_space_floor"] == ("size or percentage", "10%")
+    assert words["free_space_floor"] == ("size or percentage", "16%")
     assert words["memory_bytes"] == ("size, or auto", "auto")
     assert words["local_socket.mode"] == ("octal text", '"0666"')
     assert words["local_socket.allowed_uids"] == ("list of integers", "null")

@@ -1,5 +1,6 @@
 """S3-FIFO in particular."""
 
+import gc
 import random
 import sys
 
@@ -12,7 +13,8 @@ def digest(number: int) -> bytes:
 
 def hits(policy, requests, capacity):
     """Hit ratio of a cache of `capacity` unit-sized entries."""
-    cached, count = set(), 0
+    cached: set[int] = set()
+    count = 0
     for number in requests:
         if number in cached:
             count += 1
@@ -79,6 +81,7 @@ def test_memory_per_entry():
     digests = [digest(number) for number in range(100_000)]
     for each in digests:
         policy.add(each, 102_400)
-    own = sys.getsizeof(policy._entries) + sys.getsizeof(policy._small)
+    own = sys.getsizeof(policy._entries) + sys.getsizeof(policy._small._bytes)
     ints = sum(map(sys.getsizeof, policy._entries.values()))
+    assert not gc.is_tracked(policy._entries)
     assert (own + ints) / len(digests) < 130

@@ -12,7 +12,18 @@ from cache_server.store.options import CacheDir, NoSpace, Space
 from cache_server.store.shard import ShardKey
 from cache_server.store.store import Store
 from hotshard.core.errors import ConfigError
-from support.stores import KIB, content_of, fill, make_key, make_store, new_store, until
+from support.stores import (
+    KIB,
+    closing,
+    content_of,
+    fill,
+    make_key,
+    make_store,
+    new_store,
+    opened,
+    report_of,
+    until,
+)
 
 
 def states(store: Store) -> list[str]:
@@ -141,7 +152,7 @@ async def test_a_disk_that_fails_is_left_out_and_comes_back(tmp_path):
         keys = [make_key(f"s3://b/{n}", 10 * KIB) for n in range(40)]
         for key in keys:
             await fill(store, key)
-        lost = [key for key in keys if "disk0" in store.describe(key.digest).path]
+        lost = [key for key in keys if "disk0" in report_of(store, key).path]
         assert 0 < len(lost) < 40
         await lose(store, tmp_path)
         assert "No such file" in store.disks()[0].reason
@@ -149,11 +160,11 @@ async def test_a_disk_that_fails_is_left_out_and_comes_back(tmp_path):
         assert store.cached_fd(lost[0].digest) is None
         await fill(store, make_key("s3://b/meanwhile", 10))
         os.rename(tmp_path / "away", tmp_path / "disk0" / "sealed")
-        await until(store._disks.all[0].closing.done)
+        await until(closing(store, 0).done)
         await store.probe()
         assert states(store) == ["ready", "ready"]
         for key in keys:
-            file = await store.open(key.digest)
+            file = await opened(store, key)
             assert os.pread(file.fd, key.size, 0) == content_of(key)
 
 
@@ -161,14 +172,16 @@ async def test_a_shard_sealed_elsewhere_meanwhile_is_not_kept_twice(tmp_path):
     async with make_store(tmp_path, disks=2) as store:
         key = preferring(store, "disk0")
         await fill(store, key)
-        path = Path(store.describe(key.digest).path)
-        store._disks.failed(store._disks.all[0].volume, OSError(errno.EIO, "broken"))
+        path = Path(report_of(store, key).path)
+        volume = store._disks.all[0].volume
+        assert volume is not None
+        store._disks.failed(volume, OSError(errno.EIO, "broken"))
         await fill(store, key)
-        assert "disk1" in store.describe(key.digest).path
-        await until(store._disks.all[0].closing.done)
+        assert "disk1" in report_of(store, key).path
+        await until(closing(store, 0).done)
         await store.probe()
         assert states(store) == ["ready", "ready"]
-        assert "disk1" in store.describe(key.digest).path
+        assert "disk1" in report_of(store, key).path
     assert not path.exists()
 
 

@@ -8,7 +8,8 @@ import pytest
 from cache_server.store import layout
 from cache_server.store.records import Records
 from hotshard.core.blocks import Geometry
-from support.stores import KIB, crash, fill, make_key, make_store, new_store
+from hotshard.core.objects import ObjectInfo
+from support.stores import KIB, crash, fill, make_key, make_store, new_store, opened, report_of
 
 
 async def test_after_an_unclean_stop_shards_are_served_after_a_check(tmp_path):
@@ -19,12 +20,12 @@ async def test_after_an_unclean_stop_shards_are_served_after_a_check(tmp_path):
     await crash(store)
     async with make_store(tmp_path) as store:
         assert store.contains(key.digest)
-        assert not store.describe(key.digest).verified
-        file = await store.open(key.digest)
+        assert not report_of(store, key).verified
+        file = await opened(store, key)
         assert os.pread(file.fd, key.size, 0) == content
-        assert store.describe(key.digest).verified
+        assert report_of(store, key).verified
     async with make_store(tmp_path) as store:
-        assert store.describe(key.digest).verified, "the check is remembered"
+        assert report_of(store, key).verified, "the check is remembered"
 
 
 async def test_what_was_not_checked_stays_untrusted_over_a_clean_stop(tmp_path):
@@ -36,7 +37,7 @@ async def test_what_was_not_checked_stays_untrusted_over_a_clean_stop(tmp_path):
     async with make_store(tmp_path):
         pass
     async with make_store(tmp_path) as store:
-        assert not store.describe(key.digest).verified
+        assert not report_of(store, key).verified
 
 
 async def test_another_boot_is_an_unclean_stop(tmp_path, monkeypatch):
@@ -45,7 +46,7 @@ async def test_another_boot_is_an_unclean_stop(tmp_path, monkeypatch):
         await fill(store, key)
     monkeypatch.setattr(layout, "boot_id", lambda: "another boot")
     async with make_store(tmp_path) as store:
-        assert not store.describe(key.digest).verified
+        assert not report_of(store, key).verified
 
 
 @pytest.mark.parametrize("damage", ["flip", "truncate", "grow"])
@@ -55,7 +56,7 @@ async def test_a_shard_that_was_torn_is_never_served(tmp_path, damage):
     await store.start()
     await fill(store, key)
     await fill(store, other)
-    path = store.describe(key.digest).path
+    path = report_of(store, key).path
     await crash(store)
     with open(path, "r+b") as file:
         if damage == "flip":
@@ -81,7 +82,7 @@ async def test_records_without_files_and_files_without_records_go(tmp_path):
     await store.start()
     await fill(store, kept)
     await fill(store, missing)
-    path = store.describe(missing.digest).path
+    path = report_of(store, missing).path
     await crash(store)
     os.unlink(path)
     orphan = layout.sealed_path(str(tmp_path / "disk0"), make_key("s3://b/orphan", 5).digest)
@@ -100,7 +101,7 @@ async def test_a_file_that_somebody_removed_is_noticed_when_it_is_opened(tmp_pat
     key = make_key("s3://b/k", 10)
     async with make_store(tmp_path) as store:
         await fill(store, key)
-        path = store.describe(key.digest).path
+        path = report_of(store, key).path
     os.unlink(path)
     async with make_store(tmp_path) as store:
         assert store.contains(key.digest)
@@ -171,5 +172,5 @@ async def test_recall_knows_objects_after_a_restart(tmp_path):
         await fill(store, make_key("s3://b/k", 10))
     async with make_store(tmp_path) as store:
         info = await store.recall("s3://b/k")
-        assert (info.version, info.size) == ("v1", 10)
+        assert info == ObjectInfo("s3://b/k", "v1", 10, 1)
         assert await store.recall("s3://b/") is None

@@ -6,9 +6,10 @@ from dataclasses import replace
 import pytest
 
 from cache_server.store.options import NoSpace
+from hotshard.core.blocks import Geometry
 from hotshard.core.checksum import Algorithm, Checksum, checksum
 from hotshard.core.errors import CorruptData
-from support.stores import KIB, fill, make_key, make_store
+from support.stores import KIB, content_of, fill, make_key, make_store, opened, report_of, sums_of
 
 
 async def test_a_sealed_shard_is_there_and_read_only(tmp_path):
@@ -18,6 +19,7 @@ async def test_a_sealed_shard_is_there_and_read_only(tmp_path):
         content, file = await fill(store, key)
         assert store.contains(key.digest)
         assert os.pread(file.fd, 1 << 20, 0) == content
+        assert await opened(store, key) is file
         assert store.cached_fd(key.digest) is file
         with pytest.raises(OSError, match="Bad file"):
             os.pwrite(file.fd, b"x", 0)
@@ -55,8 +57,8 @@ async def test_clean_restart_keeps_shards_trusted_and_the_node_id(tmp_path):
         assert store.node_id == node_id
         assert store.contains(key.digest)
         assert store.cached_fd(key.digest) is None
-        assert store.describe(key.digest).verified
-        file = await store.open(key.digest)
+        assert report_of(store, key).verified
+        file = await opened(store, key)
         assert os.pread(file.fd, 1 << 20, 0) == content
         assert store.cached_fd(key.digest) is file
 
@@ -123,9 +125,9 @@ async def test_pinned_shards_stay(tmp_path):
         assert await store.evict("s3://b/keep/", include_pinned=False) == (0, 0)
     async with make_store(tmp_path, capacity=1 << 20) as store:
         assert store.pins == ["s3://b/keep/"]
-        assert store.describe(keep[0].digest).pinned
+        assert report_of(store, keep[0]).pinned
         assert await store.unpin("s3://b/keep/") == []
-        assert not store.describe(keep[0].digest).pinned
+        assert not report_of(store, keep[0]).pinned
         assert await store.evict("s3://b/keep/", include_pinned=False) == (4, 400 * KIB)
         assert not store.contains(keep[0].digest)
 
@@ -151,3 +153,33 @@ async def test_datasets_are_counted(tmp_path):
         await fill(store, make_key("s3://b/y/1", 5))
         seen = {d.name: (d.shards, d.bytes) for d in store.datasets()}
         assert seen == {"s3://b/x/": (2, 30), "s3://b/y/": (1, 5)}
+
+
+@pytest.mark.parametrize("right", [True, False])
+async def test_a_large_shard_is_checked_in_the_pool(tmp_path, right):
+    geometry = Geometry(shard_bytes=16 << 20, block_bytes=1 << 20)
+    async with make_store(tmp_path, geometry=geometry) as store:
+        key = make_key("s3://b/large", 9 << 20, geometry=geometry)
+        partial = await store.begin(key)
+        content = content_of(key)
+        os.pwrite(partial.file.fd, content, 0)
+        sums = sums_of(content, Algorithm.XXH3_64, geometry)
+        if right:
+            file = await store.seal(partial, sums, Algorithm.XXH3_64, None)
+            assert os.pread(file.fd, 16 << 20, 0) == content
+            return
+        os.pwrite(partial.file.fd, b"?" if content[-1:] != b"?" else b"!", key.size - 1)
+        with pytest.raises(CorruptData):
+            await store.seal(partial, sums, Algorithm.XXH3_64, None)
+        assert not store.contains(key.digest)
+        assert store.disks()[0].partial_bytes == 0
+
+
+async def test_the_open_files_are_bounded(tmp_path):
+    async with make_store(tmp_path, open_files_max=5) as store:
+        keys = [make_key(f"s3://b/{n}", 10) for n in range(20)]
+        for key in keys:
+            await fill(store, key)
+        assert sum(report_of(store, key).open for key in keys) == 5
+        assert store.cached_fd(keys[0].digest) is None
+        await opened(store, keys[0])

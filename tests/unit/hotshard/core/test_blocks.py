@@ -13,7 +13,7 @@ geometries = st.builds(
 
 @given(geometries, st.integers(0, 5000), st.integers(0, 6000), st.integers(0, 6000))
 def test_pieces_cover_the_range_exactly_once(geometry, size, offset, length):
-    covered = []
+    covered: list[int] = []
     for piece in geometry.pieces(size, offset, length):
         assert 0 <= piece.start < piece.stop <= geometry.shard_size(size, piece.index)
         base = piece.index * geometry.shard_bytes

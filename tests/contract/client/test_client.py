@@ -6,7 +6,7 @@ import os
 import pytest
 
 import hotshard
-from contract.conftest import Awaited, Setting
+from contract.client.conftest import Awaited, Setting
 from hotshard import Prefix
 
 

@@ -1,0 +1,158 @@
+"""What the local socket can be asked: one method per call of local.proto.
+
+Each takes the request's message and adds the files that go with its reply to `files`.
+"""
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+from cache_server.cache import Cache
+from cache_server.flight import Spawn
+from cache_server.metrics import Metrics
+from cache_server.opened import Ask, Opened
+from cache_server.replies import Statuses, page_to_pb, progress_to_pb, stat_result_to_pb
+from cache_server.warm import Warmer
+from hotshard.core.errors import InvalidRequest
+from hotshard.openfile import OpenFile
+from hotshard.v1 import local_pb2 as pb
+from hotshard.v1 import types_pb2
+from hotshard.wire import PROTOCOL, error_to_pb, info_to_pb
+
+MESSAGE_BYTES_MAX = 192 << 10  # a packet must fit the socket buffer (net.core.wmem_max: 208 KiB)
+OPENS_MAX = 128  # per OpenMany: 128 descriptors of the 253 the kernel passes at once
+STATS_MAX = 100
+URIS_MAX = 100
+LIST_PAGE_MAX = 80  # 1 KiB keys still fit a packet
+
+
+@dataclass(frozen=True, slots=True)
+class LocalCalls:
+    """What the answers come from."""
+
+    cache: Cache
+    warmer: Warmer
+    statuses: Statuses
+    metrics: Metrics
+    spawn: Spawn
+    node_id: str
+    version: str
+
+    def touch(self, request: pb.LocalRequest) -> None:
+        """Recency of what was read under a lease; has no reply."""
+        self.cache.touch(request.touch.uris[:URIS_MAX])
+
+    def open_now(self, request: pb.LocalRequest, files: list[OpenFile]) -> pb.LocalReply | None:
+        """The warm path: an open answered from memory, or None: `open`."""
+        ask = request.open
+        opened = self.cache.open_now(ask.uri, ask.version, ask.offset, ask.length)
+        return pb.LocalReply(open=_open_to_pb(opened, files)) if opened is not None else None
+
+    async def hello(self, request: pb.LocalRequest, _: list[OpenFile]) -> pb.LocalReply:
+        """Who is who, and which protocol both know."""
+        return pb.LocalReply(
+            hello=pb.HelloReply(
+                protocol=min(PROTOCOL, request.hello.protocol or PROTOCOL),
+                server=f"hotshard/{self.version}",
+                node_id=self.node_id,
+                max_message_bytes=MESSAGE_BYTES_MAX,
+            )
+        )
+
+    async def open(self, request: pb.LocalRequest, files: list[OpenFile]) -> pb.LocalReply:
+        """Open a range of an object."""
+        ask = request.open
+        opened = await self.cache.open(ask.uri, ask.version, ask.offset, ask.length)
+        return pb.LocalReply(open=_open_to_pb(opened, files))
+
+    async def open_many(self, request: pb.LocalRequest, files: list[OpenFile]) -> pb.LocalReply:
+        """Open many small objects."""
+        opens = request.open_many.opens
+        _at_most(len(opens), OPENS_MAX, "opens")
+        asks = [Ask(o.uri, o.version, o.offset, o.length) for o in opens]
+        reply = pb.OpenManyReply()
+        for answer in await self.cache.open_many(asks):
+            result = reply.results.add()
+            if isinstance(answer, Opened):
+                result.open.CopyFrom(_open_to_pb(answer, files))
+            else:
+                result.error.CopyFrom(error_to_pb(answer))
+        return pb.LocalReply(open_many=reply)
+
+    async def stat(self, request: pb.LocalRequest, _: list[OpenFile]) -> pb.LocalReply:
+        """Describe an object."""
+        return pb.LocalReply(stat=info_to_pb(await self.cache.stat(request.stat.uri)))
+
+    async def stat_many(self, request: pb.LocalRequest, _: list[OpenFile]) -> pb.LocalReply:
+        """Describe objects."""
+        uris = request.stat_many.uris
+        _at_most(len(uris), STATS_MAX, "uris")
+        answers = await self.cache.stat_many(uris)
+        results = [stat_result_to_pb(answer) for answer in answers]
+        return pb.LocalReply(stat_many=types_pb2.StatManyReply(results=results))
+
+    async def list_page(self, request: pb.LocalRequest, _: list[OpenFile]) -> pb.LocalReply:
+        """One page of a listing."""
+        ask = request.list
+        page = await self.cache.list_page(
+            ask.prefix,
+            recursive=ask.recursive,
+            token=ask.page_token,
+            page_size=min(ask.page_size or LIST_PAGE_MAX, LIST_PAGE_MAX),
+        )
+        return pb.LocalReply(list=page_to_pb(page))
+
+    async def prefetch(self, request: pb.LocalRequest, _: list[OpenFile]) -> pb.LocalReply:
+        """Start a warm-up."""
+        job_id = self.warmer.start(request.prefetch.uris)
+        return pb.LocalReply(prefetch=pb.PrefetchReply(job_id=job_id))
+
+    async def warm_status(self, request: pb.LocalRequest, _: list[OpenFile]) -> pb.LocalReply:
+        """Where a warm-up stands."""
+        ask = request.warm_status
+        state = await self.warmer.progress(ask.job_id, ask.wait_ms / 1000)
+        return pb.LocalReply(warm_status=progress_to_pb(state))
+
+    async def status(self, _request: pb.LocalRequest, _: list[OpenFile]) -> pb.LocalReply:
+        """How the server is."""
+        return pb.LocalReply(status=self.statuses.status())
+
+
+Call = Callable[[LocalCalls, pb.LocalRequest, list[OpenFile]], Awaitable[pb.LocalReply]]
+
+CALLS: dict[str, Call] = {
+    "hello": LocalCalls.hello,
+    "open": LocalCalls.open,
+    "open_many": LocalCalls.open_many,
+    "stat": LocalCalls.stat,
+    "stat_many": LocalCalls.stat_many,
+    "list": LocalCalls.list_page,
+    "prefetch": LocalCalls.prefetch,
+    "warm_status": LocalCalls.warm_status,
+    "status": LocalCalls.status,
+}
+"""By the name of the field in LocalRequest."""
+
+
+def _open_to_pb(opened: Opened, files: list[OpenFile]) -> pb.OpenReply:
+    """The reply to an open; its files are added to `files`, in the order that fd_index counts."""
+    info = opened.info
+    extents = []
+    for extent in opened.extents:
+        extents.append(
+            pb.Extent(
+                object_offset=extent.object_offset,
+                length=extent.length,
+                fd_index=len(files),
+                file_offset=extent.file_offset,
+                sealed=extent.sealed,
+            )
+        )
+        files.append(extent.file)
+    return pb.OpenReply(
+        object=info_to_pb(info), extents=extents, lease_ms=int(opened.lease_s * 1000)
+    )
+
+
+def _at_most(count: int, limit: int, what: str) -> None:
+    if count > limit:
+        raise InvalidRequest(f"{count} {what} in one message: at most {limit}")

@@ -1,0 +1,112 @@
+"""Connections over TLS: whom they trust, and that the bytes come."""
+
+import datetime
+import ipaddress
+import os
+import ssl
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+
+from cache_server.origins.origin import Target
+from hotshard.core.errors import OriginUnavailable
+from support import faulty_http as faulty
+from support.faulty_http import Scripted, scripted
+from support.s3_origin import fetch, opened, want_of
+
+
+def certificate(directory: Path, address: str) -> Path:
+    """A certificate of its own authority, and its key, in one file."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "test")])
+    now = datetime.datetime.now(datetime.UTC)
+    made = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(1)
+        .not_valid_before(now - datetime.timedelta(days=1))
+        .not_valid_after(now + datetime.timedelta(days=1))
+        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+        .add_extension(
+            x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address(address))]),
+            critical=False,
+        )
+        .sign(key, hashes.SHA256())
+    )
+    path = directory / f"{address}.pem"
+    private = key.private_bytes(
+        serialization.Encoding.PEM,
+        serialization.PrivateFormat.PKCS8,
+        serialization.NoEncryption(),
+    )
+    path.write_bytes(private + made.public_bytes(serialization.Encoding.PEM))
+    return path
+
+
+def serving(pem: Path) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(pem)
+    return context
+
+
+@pytest.fixture
+def secure(
+    credentials: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Scripted]:
+    pem = certificate(tmp_path, "127.0.0.1")
+    monkeypatch.setenv("AWS_CA_BUNDLE", str(pem))
+    with scripted(os.urandom(700_000), tls=serving(pem)) as state:
+        yield state
+
+
+async def test_bytes_over_tls(secure: Scripted, target: Target) -> None:
+    async with opened(secure.url) as (origin, _):
+        for offset in (0, 300_000):
+            got = (await fetch(origin, want_of(secure, offset), target))[1]
+            assert got == secure.body[offset:]
+        assert (await origin.stat("s3://bucket/key")).size == len(secure.body)
+    assert secure.connections == 1
+
+
+@pytest.mark.parametrize(
+    "behaviour", [faulty.short_body, faulty.silent, faulty.drip, faulty.reset_mid_body]
+)
+async def test_faults_over_tls(
+    secure: Scripted, target: Target, behaviour: faulty.Behaviour
+) -> None:
+    secure.script.append(behaviour)
+    async with opened(secure.url) as (origin, outcomes):
+        assert (await fetch(origin, want_of(secure, 0, 100_000), target))[1] == secure.body[
+            :100_000
+        ]
+        assert outcomes == ["GET retry 0", "GET ok 100000"]
+
+
+async def test_a_certificate_of_an_unknown_authority(
+    secure: Scripted, target: Target, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("AWS_CA_BUNDLE")
+    async with opened(secure.url) as (origin, outcomes):
+        with pytest.raises(OriginUnavailable, match=r"certificate.*AWS_CA_BUNDLE"):
+            await fetch(origin, want_of(secure), target)
+        assert outcomes == ["GET origin_unavailable 0"]
+    assert secure.requests == []
+
+
+async def test_a_certificate_of_another_host(
+    credentials: None, target: Target, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pem = certificate(tmp_path, "127.0.0.2")
+    monkeypatch.setenv("AWS_CA_BUNDLE", str(pem))
+    with scripted(b"12345", tls=serving(pem)) as server:
+        async with opened(server.url) as (origin, _):
+            with pytest.raises(OriginUnavailable, match="certificate"):
+                await fetch(origin, want_of(server), target)
+    assert server.requests == []

@@ -1,0 +1,44 @@
+"""The slow check of everything."""
+
+from support.stores import KIB, fill, make_key, make_store, report_of
+
+
+def damage(path: str) -> None:
+    with open(path, "r+b") as file:
+        file.seek(1000)
+        byte = file.read(1)
+        file.seek(1000)
+        file.write(bytes([byte[0] ^ 0x80]))
+
+
+async def scrub_all(store, shards: int) -> int:
+    """Two rounds on each disk are enough for every shard."""
+    return sum([await store.scrub_one() for _ in range(4 * shards + 8)])
+
+
+async def test_every_shard_is_checked_and_a_bad_one_goes(tmp_path):
+    async with make_store(tmp_path, disks=2) as store:
+        keys = [make_key(f"s3://b/{n}", 100 * KIB) for n in range(6)]
+        for key in keys:
+            await fill(store, key)
+        assert await scrub_all(store, 6) >= 600 * KIB
+        assert all(store.contains(key.digest) for key in keys)
+        damage(report_of(store, keys[3]).path)
+        await scrub_all(store, 6)
+        assert [store.contains(key.digest) for key in keys] == [True] * 3 + [False] + [True] * 2
+        assert store.cached_fd(keys[3].digest) is None
+        assert store.events_seen["quarantined", "scrub"] == 1
+
+
+async def test_an_empty_store(tmp_path):
+    async with make_store(tmp_path) as store:
+        assert await store.scrub_one() == 0
+
+
+async def test_the_round_goes_on_after_a_clean_restart(tmp_path):
+    async with make_store(tmp_path) as store:
+        for n in range(3):
+            await fill(store, make_key(f"s3://b/{n}", 10 + n))
+        assert await store.scrub_one() == 10
+    async with make_store(tmp_path) as store:
+        assert await store.scrub_one() == 11

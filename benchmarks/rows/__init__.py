@@ -4,13 +4,14 @@ from collections.abc import Sequence
 
 from benchmarks.bench import Row
 from benchmarks.results import BenchError
-from benchmarks.rows import harness, local_readers, local_reads, local_small, origin, scale
+from benchmarks.rows import harness, local_readers, local_reads, local_small, mount, origin, scale
 
 CATALOGUE: tuple[Row, ...] = (
     *harness.ROWS,
     *local_reads.ROWS,
     *local_small.ROWS,
     *local_readers.ROWS,
+    *mount.ROWS,
     *origin.ROWS,
     *scale.ROWS,
 )

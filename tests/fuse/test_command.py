@@ -41,10 +41,10 @@ def test_no_device(monkeypatch):
     def refused(*_args):
         raise PermissionError(1, "Operation not permitted")
 
-    monkeypatch.setattr(device.os, "open", missing)
+    monkeypatch.setattr(os, "open", missing)
     with pytest.raises(DeviceError, match="modprobe fuse"):
         device.open_device()
-    monkeypatch.setattr(device.os, "open", refused)
+    monkeypatch.setattr(os, "open", refused)
     with pytest.raises(DeviceError, match="run as root"):
         device.open_device()
 

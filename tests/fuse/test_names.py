@@ -10,7 +10,7 @@ import pytest
 
 
 @pytest.fixture
-def source(tmp_path) -> Path:
+def source(tmp_path):
     root = tmp_path / "source"
     (root / "a" / "b").mkdir(parents=True)
     (root / "a" / "b" / "deep.txt").write_text("deep")

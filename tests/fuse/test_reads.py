@@ -45,7 +45,7 @@ print("same")
 
 
 @pytest.fixture(scope="module")
-def tree(tmp_path_factory) -> Path:
+def tree(tmp_path_factory):
     root = tmp_path_factory.mktemp("tree")
     rnd = random.Random(1)
     for i, size in enumerate([1, 4095, 4096, 100_000, 1 << 20, (5 << 20) + 17, 33_000_001]):
@@ -143,7 +143,7 @@ def test_fio_verifies(mount, tmp_path):
     subprocess.run(read, check=True, timeout=60, capture_output=True)
 
 
-def _metrics_when(mounted, key: str) -> dict[str, float]:
+def _metrics_when(mounted, key: str):
     """The metrics after they were written next."""
     before = mounted.metrics_file.stat().st_mtime_ns if mounted.metrics_file.exists() else 0
     for _ in range(2000):

@@ -51,7 +51,7 @@ print(rounds, f"{longest:.2f}")
 
 
 @pytest.fixture(scope="module")
-def source(tmp_path_factory) -> Path:
+def source(tmp_path_factory):
     root = tmp_path_factory.mktemp("source")
     rnd = random.Random(2)
     for i in range(40):
@@ -59,7 +59,7 @@ def source(tmp_path_factory) -> Path:
     return root
 
 
-def start(mounted, source: Path, seconds: float, count: int = 8) -> list[subprocess.Popen]:
+def start(mounted, source: Path, seconds: float, count: int = 8) -> list[subprocess.Popen[str]]:
     ways = ["sequential", "random", "mmap", "names"]
     return [
         subprocess.Popen(
@@ -71,7 +71,7 @@ def start(mounted, source: Path, seconds: float, count: int = 8) -> list[subproc
     ]  # fmt: skip
 
 
-def check(running: list[subprocess.Popen], seconds: float) -> None:
+def check(running: list[subprocess.Popen[str]], seconds: float) -> None:
     for process in running:
         output = process.communicate(timeout=seconds + 40)[0]
         assert process.returncode == 0, output

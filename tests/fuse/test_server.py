@@ -47,7 +47,7 @@ def put(bucket, key: str, data: bytes) -> None:
     bucket[0].put_object(Bucket=bucket[1], Key=key, Body=data)
 
 
-def run(command, **options) -> subprocess.CompletedProcess:
+def run(command, **options) -> subprocess.CompletedProcess[bytes]:
     return subprocess.run(command, check=True, timeout=60, capture_output=True, **options)
 
 
@@ -208,7 +208,9 @@ def test_real_programs(bucket, s3_mount, tmp_path):
         assert pack.testzip() is None
         for i in (3, 17, 0):
             body = (local / f"s{i}.bin").read_bytes()
-            assert tar.extractfile(f"s{i}.bin").read() == body
+            member = tar.extractfile(f"s{i}.bin")
+            assert member is not None
+            assert member.read() == body
             assert pack.read(f"s{i}.bin") == body
     db = sqlite3.connect(f"file:{mounted / 'db.sqlite'}?immutable=1", uri=True)
     assert db.execute("select sum(length(b)), count(*) from t").fetchone() == (499_500, 1000)
@@ -227,4 +229,7 @@ def test_real_programs(bucket, s3_mount, tmp_path):
     assert run(["diff", "-r", str(copied), str(mounted / "bare.git")]).stdout == b""
     run(clone)
     assert (tmp_path / "c" / "f3").read_text() == "3\n"
-    assert run(["diff", "-r", "-q", str(mounted / "db.sqlite"), str(local / "db.sqlite")]).stdout == b""
+    assert (
+        run(["diff", "-r", "-q", str(mounted / "db.sqlite"), str(local / "db.sqlite")]).stdout
+        == b""
+    )

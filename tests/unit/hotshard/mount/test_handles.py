@@ -40,7 +40,9 @@ def test_directories_have_no_mode():
     table = HandleTable(space(4), 0, 4)
     table.open(10, 1, Mode.DIRECTORY)
     assert table.mode_of(1) is None
-    assert table.close(10).mode is Mode.DIRECTORY
+    closed = table.close(10)
+    assert closed is not None
+    assert closed.mode is Mode.DIRECTORY
 
 
 def test_full_and_free_again():

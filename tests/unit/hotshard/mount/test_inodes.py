@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hotshard.mount.inodes import InodeTable
-from hotshard.mount.listing import Builder, Kind, Listing
+from hotshard.mount.listing import Builder, Entry, Kind, Listing
 
 FILE = Kind.FILE
 
@@ -20,6 +20,12 @@ def listing(serial: int, names: dict[bytes, str], *, hashed=None) -> Listing:
 def table() -> tuple[InodeTable, list[int]]:
     released: list[int] = []
     return InodeTable(lambda one: released.append(one.serial)), released
+
+
+def entry(inodes: InodeTable, node: int) -> Entry:
+    found = inodes.entry(node)
+    assert found is not None
+    return found
 
 
 def refer(inodes: InodeTable, one: Listing, name: bytes) -> int:
@@ -49,7 +55,7 @@ def test_the_root_is_always_there():
     inodes, _ = table()
     assert 1 in inodes
     assert inodes.path(1) == b""
-    assert inodes.entry(1).kind is Kind.DIRECTORY
+    assert entry(inodes, 1).kind is Kind.DIRECTORY
     assert not inodes.forget(1, 1)
 
 
@@ -64,8 +70,8 @@ def test_a_new_listing_takes_over_what_has_not_changed():
     inodes.make_current(new, old)
     assert refer(inodes, new, b"same") == nodes[b"same"]
     assert refer(inodes, new, b"changed") != nodes[b"changed"]
-    assert inodes.entry(nodes[b"changed"]).version == "v1"
-    assert inodes.entry(nodes[b"gone"]).version == "v"
+    assert entry(inodes, nodes[b"changed"]).version == "v1"
+    assert entry(inodes, nodes[b"gone"]).version == "v"
     assert not released
     inodes.forget(nodes[b"changed"], 1)
     inodes.forget(nodes[b"gone"], 1)
@@ -187,9 +193,8 @@ def test_against_a_model(steps):
             now = inodes.current()[5]
         assert len(inodes) == len(counts)
         for key, node in numbers.items():
-            entry = inodes.entry(node)
             if key in counts:
-                assert entry.name == names[key[0]]
-                assert entry.version == str(key[1])
+                assert entry(inodes, node).name == names[key[0]]
+                assert entry(inodes, node).version == str(key[1])
             else:
-                assert entry is None
+                assert inodes.entry(node) is None

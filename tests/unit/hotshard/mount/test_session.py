@@ -50,7 +50,7 @@ def test_a_newer_kernel_is_met_with_what_we_know():
 @pytest.mark.parametrize("version", [(7, 22), (8, 0), (6, 99)])
 def test_a_protocol_we_do_not_speak(version):
     with pytest.raises(Unsupported, match="FUSE"):
-        negotiate(InitIn(*version, 1, EVERYTHING), Wanted())
+        negotiate(InitIn(version[0], version[1], 1, EVERYTHING), Wanted())
 
 
 def pending(unique: int, deadline_s: float = 10.0) -> Pending:

@@ -14,6 +14,12 @@ def state():
     os.close(made.fd)
 
 
+def acquire(slots: RequestSlots, device: int = 0) -> int:
+    slot = slots.acquire(device)
+    assert slot is not None
+    return slot
+
+
 def listing(arena: Arena, serial: int, names: int):
     builder = Builder(b"d/", 5)
     for i in range(names):
@@ -43,7 +49,7 @@ def test_another_format_is_refused(state):
 
 def test_a_request_waits_for_the_next_process(state):
     slots = RequestSlots(state)
-    answered, waiting = slots.acquire(0), slots.acquire(1)
+    answered, waiting = acquire(slots, 0), acquire(slots, 1)
     raw = abi.IN_HEADER.pack(40, 17, 2, 1, 0, 0, 1, 0, 0)
     slots.view(answered)[:40] = raw
     slots.view(waiting)[:40] = raw
@@ -56,13 +62,13 @@ def test_a_request_waits_for_the_next_process(state):
 
 def test_slots_run_out_and_come_back(state):
     slots = RequestSlots(state)
-    taken = [slots.acquire(0) for _ in range(SLOTS)]
+    taken = [acquire(slots) for _ in range(SLOTS)]
     assert len(set(taken)) == SLOTS
     assert slots.acquire(0) is None
     slots.release(taken[0])
-    assert slots.acquire(0) == taken[0]
+    assert acquire(slots) == taken[0]
     slots.release_all()
-    assert len([slots.acquire(0) for _ in range(SLOTS)]) == SLOTS
+    assert len([acquire(slots) for _ in range(SLOTS)]) == SLOTS
 
 
 def test_listings_outlive_their_process(state):

@@ -57,14 +57,14 @@ def _open_reads(bench: Bench, read_bytes: int, mode: str) -> Iterator[Sides]:
 
         def timed(path: str, read: ReadAt) -> Measured:
             view = memoryview(bytearray(read_bytes))
-            fd = os.open(path, os.O_RDONLY)
-            with Cost({"server": hot.node.pid}) as cost:
-                for offset in offsets:
-                    read(fd, view, offset)
-            for offset in offsets[:_CHECKED]:
-                count = read(fd, view, offset)
-                data.check(0, offset, read_bytes, view[:count])
-            os.close(fd)
+            with open(path, "rb", buffering=0) as file:
+                fd = file.fileno()
+                with Cost({"server": hot.node.pid}) as cost:
+                    for offset in offsets:
+                        read(fd, view, offset)
+                for offset in offsets[:_CHECKED]:
+                    count = read(fd, view, offset)
+                    data.check(0, offset, read_bytes, view[:count])
             worth = read_bytes / 1e9 if read_bytes >= _MIB else 1.0
             count = len(offsets)
             rate = count * worth / cost.seconds

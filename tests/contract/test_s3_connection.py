@@ -1,53 +1,27 @@
 """Connections over TLS: whom they trust, and that the bytes come."""
 
-import datetime
-import ipaddress
 import os
 import ssl
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 
 from cache_server.origins.origin import Target
 from hotshard.core.errors import OriginUnavailable
 from support import faulty_http as faulty
+from support.certificates import Authority
 from support.faulty_http import Scripted, scripted
 from support.s3_origin import fetch, opened, want_of
 
 
 def certificate(directory: Path, address: str) -> Path:
-    """A certificate of its own authority, and its key, in one file."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "test")])
-    now = datetime.datetime.now(datetime.UTC)
-    made = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(1)
-        .not_valid_before(now - datetime.timedelta(days=1))
-        .not_valid_after(now + datetime.timedelta(days=1))
-        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
-        .add_extension(
-            x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address(address))]),
-            critical=False,
-        )
-        .sign(key, hashes.SHA256())
-    )
-    path = directory / f"{address}.pem"
-    private = key.private_bytes(
-        serialization.Encoding.PEM,
-        serialization.PrivateFormat.PKCS8,
-        serialization.NoEncryption(),
-    )
-    path.write_bytes(private + made.public_bytes(serialization.Encoding.PEM))
-    return path
+    """An authority and a certificate it signed, with the key, in one file."""
+    authority = Authority(directory)
+    issued, key = authority.issue(address, address)
+    pem = directory / f"{address}.pem"
+    pem.write_bytes(b"".join(Path(p).read_bytes() for p in (key, issued, authority.path)))
+    return pem
 
 
 def serving(pem: Path) -> ssl.SSLContext:

@@ -1,14 +1,9 @@
 """The gRPC server around the service."""
 
-import datetime
-import ipaddress
 from pathlib import Path
 
 import grpc
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
@@ -16,6 +11,7 @@ from cache_server.config import GrpcConfig, HostPort, TlsConfig
 from cache_server.grpc_server import GrpcServer
 from hotshard.core.errors import ConfigError
 from hotshard.v1 import cache_pb2_grpc, types_pb2
+from support.certificates import Authority
 
 ANY_PORT = HostPort("127.0.0.1", 0)
 SERVICE = "hotshard.v1.Cache"
@@ -101,54 +97,6 @@ async def test_close_twice(started):
 
 
 # -- TLS -----------------------------------------------------------------------------------------
-
-
-class Authority:
-    """Signs certificates into files."""
-
-    def __init__(self, directory: Path, name: str) -> None:
-        self._directory = directory
-        self._key = ec.generate_private_key(ec.SECP256R1())
-        self._name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name)])
-        self.path = str(directory / f"{name}.pem")
-        self._write(self.path, self._certificate(self._name, self._key, is_ca=True))
-
-    def issue(self, name: str) -> tuple[str, str]:
-        key = ec.generate_private_key(ec.SECP256R1())
-        subject = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name)])
-        paths = str(self._directory / f"{name}.crt"), str(self._directory / f"{name}.key")
-        self._write(paths[0], self._certificate(subject, key, is_ca=False))
-        Path(paths[1]).write_bytes(
-            key.private_bytes(
-                serialization.Encoding.PEM,
-                serialization.PrivateFormat.PKCS8,
-                serialization.NoEncryption(),
-            )
-        )
-        return paths
-
-    def _certificate(self, subject, key, *, is_ca):
-        now = datetime.datetime.now(datetime.UTC)
-        names = [
-            x509.DNSName("localhost"),
-            x509.IPAddress(ipaddress.ip_address("127.0.0.1")),
-        ]
-        return (
-            x509.CertificateBuilder()
-            .subject_name(subject)
-            .issuer_name(self._name)
-            .public_key(key.public_key())
-            .serial_number(x509.random_serial_number())
-            .not_valid_before(now - datetime.timedelta(hours=1))
-            .not_valid_after(now + datetime.timedelta(hours=1))
-            .add_extension(x509.BasicConstraints(ca=is_ca, path_length=None), critical=True)
-            .add_extension(x509.SubjectAlternativeName(names), critical=False)
-            .sign(self._key, hashes.SHA256())
-        )
-
-    @staticmethod
-    def _write(path, certificate):
-        Path(path).write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
 
 
 def channel_credentials(authority, identity=None):

@@ -2,7 +2,6 @@
 
 import multiprocessing
 import os
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,6 +11,7 @@ import pytest
 import hotshard
 from hotshard.core.errors import HotshardError
 from hotshard.options import ConnectOptions
+from support.certificates import Authority
 from support.fake_grpc import FakeGrpcServer
 from support.fake_server import FakeServer, FakeStore
 
@@ -113,35 +113,20 @@ def test_something_else_there(far: hotshard.Client):
         other.stop(None).wait()
 
 
-@pytest.fixture(scope="module")
-def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A self-signed certificate for localhost."""
-    directory = tmp_path_factory.mktemp("tls")
-    subprocess.run(
-        [
-            *("openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256"),
-            *("-nodes", "-days", "2", "-subj", "/CN=localhost"),
-            *("-addext", "subjectAltName=DNS:localhost"),
-            *("-keyout", directory / "key.pem", "-out", directory / "cert.pem"),
-        ],
-        check=True,
-        capture_output=True,
-    )
-    return directory
-
-
 @pytest.mark.parametrize("mutual", [False, True])
-def test_tls(store: FakeStore, certificates: Path, mutual: bool):
+def test_tls(store: FakeStore, tmp_path: Path, mutual: bool):
     store.put(URI, b"hello")
-    certificate, key = certificates / "cert.pem", certificates / "key.pem"
-    pair = (key.read_bytes(), certificate.read_bytes())
+    authority = Authority(tmp_path)
+    certificate, key = authority.issue("both")
+    pair = (Path(key).read_bytes(), Path(certificate).read_bytes())
+    trusted = Path(authority.path).read_bytes()
     credentials = grpc.ssl_server_credentials(
-        [pair], certificate.read_bytes() if mutual else None, require_client_auth=mutual
+        [pair], trusted if mutual else None, require_client_auth=mutual
     )
     with FakeGrpcServer(store, credentials) as server:
-        options = ConnectOptions(ca=str(certificate))
+        options = ConnectOptions(ca=authority.path)
         if mutual:
-            options |= {"certificate": str(certificate), "key": str(key)}
+            options |= {"certificate": certificate, "key": key}
         with hotshard.connect(server.address, **options) as client:
             assert client.read(URI) == b"hello"
 

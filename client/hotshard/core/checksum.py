@@ -4,12 +4,12 @@ xxh3 is the default. Where S3 gives a checksum of the whole object, the same CRC
 instead, because CRCs of neighbouring blocks combine into the CRC of the whole: what arrived is then
 compared with what was uploaded, end to end.
 
-The CRCs come from awscrt (hardware speed, releases the GIL); it is imported at the first CRC, so a
-client, which meets none, does without it. Only CRC32 is zlib's, whose code for it is twice as fast.
+The CRCs come from awscrt (hardware speed, releases the GIL), CRC32 from isal: awscrt and zlib compute
+that one by table (3 and 6 GB/s against 59), and most uploads by boto3 carry it. Both are imported at the
+first CRC, so a client, which meets none, does without them.
 """
 
 import base64
-import zlib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from enum import IntEnum
@@ -126,11 +126,12 @@ def from_s3(algorithm: Algorithm, text: str) -> Checksum | None:
 @cache
 def _crc_function(algorithm: Algorithm) -> Callable[[Bytes, int], int]:
     from awscrt import checksums
+    from isal import isal_zlib
 
     functions: dict[Algorithm, Callable[[Bytes, int], int]] = {
         Algorithm.CRC64NVME: checksums.crc64nvme,
         Algorithm.CRC32C: checksums.crc32c,
-        Algorithm.CRC32: zlib.crc32,
+        Algorithm.CRC32: isal_zlib.crc32,
     }
     return functions[algorithm]
 

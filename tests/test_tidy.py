@@ -29,6 +29,7 @@ TESTED_ELSEWHERE = {
     "client/hotshard/cli/child.py": "tests/integration/test_demo.py",
     "client/hotshard/cli/demo*.py": "tests/integration/test_demo.py",
     "client/hotshard/cli/s3_server.py": "tests/conftest.py",
+    "client/hotshard/cli/mounting.py": "tests/fuse/test_cli.py",
     "client/hotshard/cli/*.py": "tests/integration/test_cli.py",
     "client/hotshard/core/objects.py": "tests/unit/hotshard/core/test_blocks.py",  # data only
     **{

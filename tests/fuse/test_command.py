@@ -30,7 +30,7 @@ def test_mount_points_that_cannot_be(tmp_path, source, mount):
     with pytest.raises(DeviceError, match="not empty"):
         check_target(str(source))
     mounted = mount(source)
-    with pytest.raises(DeviceError, match="busy: file:///data is mounted there"):
+    with pytest.raises(DeviceError, match="busy: file:///data/ is mounted there"):
         check_target(str(mounted.path))
 
 

@@ -7,11 +7,13 @@ agreement.
 
 import contextlib
 import errno
+import getopt
 import os
 import select
 import signal
 import sys
 import time
+from typing import NoReturn
 
 from hotshard.core.errors import (
     ConfigError,
@@ -23,8 +25,7 @@ from hotshard.core.errors import (
 from hotshard.core.uri import parse
 from hotshard.mount import codec, device, session
 from hotshard.mount.config import MountOptions, Plan, parse_options
-from hotshard.mount.device import DeviceError
-from hotshard.mount.keeper import main as keep
+from hotshard.mount.device import DeviceError, NotPermitted
 from hotshard.mount.late import make_source
 from hotshard.mount.session import Wanted
 from hotshard.mount.state import State
@@ -41,15 +42,15 @@ def mount(
     foreground: bool = False,
     directory: str | None = None,
 ) -> int:
-    """Mount a prefix; gives the keeper's pid.
+    """Mount a prefix; returns when files can be read, with the keeper's pid.
 
-    In the foreground it returns when the mount is gone. Otherwise it returns when files can be read.
+    In the foreground it does not return: this process becomes the keeper.
 
     Args:
         uri: the prefix, `s3://bucket/prefix` or `file:///dir`.
         target: the mount point: an existing, empty directory.
         options: see `MountOptions`.
-        foreground: serve in this process instead of a process of its own.
+        foreground: this process is to be the keeper, instead of one of its own.
         directory: serve this local directory as the prefix, without a cache server.
 
     Raises:
@@ -61,17 +62,15 @@ def mount(
     target = check_target(target)
     draft = Plan(prefix, target, "", time.time_ns(), directory, options)
     check_source(draft)
-    devices, state, plan = _make(draft)
-    notify, notify_write = os.pipe()
-    argv = ["keeper", ",".join(map(str, devices)), str(state.fd), str(notify_write), plan.to_json()]
+    devices, state, plan = _make(draft, uri)
     if foreground:
-        os.close(notify)
-        return keep(argv)
+        _become_keeper(devices, state, os.open(os.devnull, os.O_WRONLY), plan)
+    notify, notify_write = os.pipe()
     pid = os.fork()
     if pid == 0:
-        _become_keeper(argv, notify, plan)
-    os.close(notify_write)
-    for fd in (*devices, state.fd):
+        _detach(plan)
+        _become_keeper(devices, state, notify_write, plan)
+    for fd in (notify_write, *devices, state.fd):
         os.close(fd)
     _await_ready(pid, notify, plan)
     return pid
@@ -83,7 +82,7 @@ def umount(target: str, *, lazy: bool = False) -> None:
     Raises:
         DeviceError: nothing of ours is mounted there, or files are open; the message says who holds them.
     """
-    path = os.path.abspath(target)
+    path = _resolved(target)
     point = device.mounted_at(path)
     if point is None or point.fstype != "fuse.hotshard":
         raise DeviceError(f"{path} is no hotshard mount")
@@ -93,7 +92,7 @@ def umount(target: str, *, lazy: bool = False) -> None:
         if error.errno == errno.EBUSY:
             raise DeviceError(_busy(path, point.device)) from error
         if error.errno == errno.EPERM:
-            raise DeviceError(f"{path}: not permitted to unmount: run as root") from error
+            raise NotPermitted(f"{path}: not permitted to unmount: run as root") from error
         raise DeviceError(f"{path}: {error.strerror}") from error
 
 
@@ -103,7 +102,7 @@ def upgrade(target: str) -> None:
     Raises:
         DeviceError: no keeper of such a mount is known.
     """
-    path = os.path.abspath(target)
+    path = _resolved(target)
     point = device.mounted_at(path)
     pid = keeper_of(point.device) if point is not None else None
     if pid is None:
@@ -132,7 +131,7 @@ def check_target(target: str) -> str:
     Raises:
         DeviceError: it cannot serve as one.
     """
-    path = os.path.abspath(target)
+    path = _resolved(target)
     point = device.mounted_at(path)
     if point is not None and point.fstype.startswith("fuse"):
         # Not looked into: a dead mount would not answer.
@@ -149,6 +148,15 @@ def check_target(target: str) -> str:
         raise DeviceError(f"{path}: {error.strerror}") from error
     if names:
         raise DeviceError(f"{path} is not empty: mounting there would hide {len(names)} entries")
+    return path
+
+
+def _resolved(target: str) -> str:
+    """The absolute path as the kernel names it, without touching the directory itself."""
+    directory, name = os.path.split(os.path.abspath(target))
+    path = os.path.join(os.path.realpath(directory), name)
+    if device.mounted_at(path) is not None:
+        return path  # a dead mount would not answer whether it is a link
     return os.path.realpath(path)
 
 
@@ -167,11 +175,11 @@ def check_source(plan: Plan) -> None:
         source.close()
 
 
-def _make(draft: Plan) -> tuple[list[int], State, Plan]:
-    """Mount, agree with the kernel, clone the descriptors."""
+def _make(draft: Plan, source: str) -> tuple[list[int], State, Plan]:
+    """Mount as `source` (what /proc/mounts and fstab say), agree with the kernel, clone descriptors."""
     options = draft.options
     fd = device.open_device()
-    device.mount(fd, draft.uri.rstrip("/"), draft.target, allow_other=options.allow_other)
+    device.mount(fd, source, draft.target, allow_other=options.allow_other)
     try:
         state = State.create()
         request = codec.parse(os.read(fd, 1 << 16))
@@ -194,23 +202,36 @@ def _make(draft: Plan) -> tuple[list[int], State, Plan]:
     return devices, state, plan
 
 
-def _become_keeper(argv: list[str], notify: int, plan: Plan) -> None:
-    """In the forked child: detach, and run the keeper's program."""
+def _detach(plan: Plan) -> None:
+    """In the forked child: leave the terminal, and whatever our caller waits for."""
     os.setsid()
-    os.close(notify)
     null = os.open(os.devnull, os.O_RDWR)
     os.dup2(null, 0)
     os.dup2(null, 1)
+    out = null
     if plan.options.log_file is not None:
         out = os.open(plan.options.log_file, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
-        os.dup2(out, 2)
-    elif os.isatty(2):
-        os.dup2(null, 2)
-    os.chdir("/")
-    for text in (*argv[1].split(","), *argv[2:4]):
-        os.set_inheritable(int(text), True)  # noqa: FBT003
-    command = [sys.executable, "-m", "hotshard.mount.keeper", *argv[1:]]
-    os.execv(sys.executable, command)  # noqa: S606
+    os.dup2(out, 2)
+
+
+def _become_keeper(devices: list[int], state: State, notify: int, plan: Plan) -> NoReturn:
+    """Run the keeper's program in place of this process."""
+    cwd = os.getcwd()
+    os.chdir("/")  # keeps no other file system busy
+    for fd in (*devices, state.fd, notify):
+        os.set_inheritable(fd, True)  # noqa: FBT003
+    numbers = [",".join(map(str, devices)), str(state.fd), str(notify)]
+    command = [sys.executable, "-m", "hotshard.mount.keeper", *numbers, plan.to_json()]
+    os.execve(sys.executable, command, _environment(cwd))  # noqa: S606
+
+
+def _environment(cwd: str) -> dict[str, str]:
+    """Ours, good in any directory: what is relative in PYTHONPATH was meant from here."""
+    environment = dict(os.environ)
+    if "PYTHONPATH" in environment:
+        places = environment["PYTHONPATH"].split(os.pathsep)
+        environment["PYTHONPATH"] = os.pathsep.join(os.path.join(cwd, each) for each in places)
+    return environment
 
 
 def _await_ready(pid: int, notify: int, plan: Plan) -> None:
@@ -224,7 +245,9 @@ def _await_ready(pid: int, notify: int, plan: Plan) -> None:
         os.kill(pid, signal.SIGKILL)
     with contextlib.suppress(OSError):
         device.unmount(plan.target, lazy=True)
-    raise DeviceError(f"{plan.target}: the mount did not come up; see its log")
+    log = plan.options.log_file
+    hint = f"see {log}" if log else "mount it with --foreground, or with -o log_file=, to see why"
+    raise DeviceError(f"{plan.target}: the mount did not come up; {hint}")
 
 
 def _busy(path: str, number: str) -> str:
@@ -239,14 +262,16 @@ def _busy(path: str, number: str) -> str:
 
 def helper(argv: list[str]) -> int:
     """`mount.hotshard URI DIR [-sfnv] [-o OPTIONS]`, as mount(8) calls it; the exit code is mount(8)'s."""
-    words = [word for word in argv[1:] if not word.startswith("-")]
-    text = ""
-    if "-o" in argv[1:]:
-        text = argv[argv.index("-o") + 1]
-        words.remove(text)
+    try:
+        flags, words = getopt.gnu_getopt(argv[1:], "sfnvo:t:N:")
+    except getopt.GetoptError:
+        flags, words = [], []
     if len(words) != 2:
-        sys.stderr.write("usage: mount.hotshard URI DIR [-o OPTIONS]\n")
+        sys.stderr.write("usage: mount.hotshard URI DIR [-sfnv] [-o OPTIONS]\n")
         return 1
+    if ("-f", "") in flags:  # "fake": everything but the mount
+        return 0
+    text = ",".join(value for flag, value in flags if flag == "-o")
     try:
         mount(words[0], words[1], parse_options(text))
     except DeviceError as error:

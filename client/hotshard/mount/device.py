@@ -21,6 +21,10 @@ class DeviceError(Exception):
     """A mount that cannot be made or undone; the message says what to do about it."""
 
 
+class NotPermitted(DeviceError):
+    """It takes more privilege than we have."""
+
+
 @dataclass(frozen=True, slots=True)
 class MountPoint:
     """A line of /proc/self/mountinfo."""
@@ -45,7 +49,7 @@ def open_device() -> int:
             "there is no /dev/fuse: load the module (modprobe fuse), or give the container the device"
         ) from error
     except PermissionError as error:
-        raise DeviceError(f"/dev/fuse may not be opened ({error.strerror}): run as root") from error
+        raise NotPermitted(f"/dev/fuse may not be opened ({error.strerror}): run as root") from error
     except OSError as error:
         raise DeviceError(f"/dev/fuse cannot be opened: {error.strerror}") from error
 
@@ -78,7 +82,7 @@ def mount(fd: int, source: str, target: str, *, allow_other: bool) -> None:
         return
     code = ctypes.get_errno()
     if code in {errno.EPERM, errno.EACCES}:
-        raise DeviceError(
+        raise NotPermitted(
             "mount(2) is not permitted: run as root; in a container, with CAP_SYS_ADMIN (privileged)"
         )
     if code == errno.ENODEV:

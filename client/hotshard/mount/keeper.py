@@ -22,7 +22,7 @@ import socket
 import sys
 import time
 
-from hotshard.mount import device
+from hotshard.mount import device, logs
 from hotshard.mount.config import Plan
 from hotshard.mount.state import State
 
@@ -291,9 +291,7 @@ def _spawn(module: str, fds: list[int], arguments: list[str]) -> int:
 
 def main(argv: list[str]) -> int:
     """Entry point."""
-    logging.basicConfig(
-        level=logging.INFO, format=f"hotshard-keeper[{os.getpid()}] %(levelname)s %(message)s"
-    )
+    logs.set_up("hotshard-keeper")
     devices = [int(text) for text in argv[1].split(",")]
     keeper = Keeper(devices, State(int(argv[2])), Plan.from_json(argv[4]), int(argv[3]))
     if len(argv) > 5:

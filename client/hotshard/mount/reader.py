@@ -20,7 +20,7 @@ import sys
 import threading
 import time
 
-from hotshard.mount import codec
+from hotshard.mount import codec, logs
 from hotshard.mount.config import Plan
 from hotshard.mount.contents import Contents
 from hotshard.mount.directories import Directories, Freshness
@@ -155,9 +155,7 @@ def _files_limit() -> int:
 def main(argv: list[str]) -> int:
     """Entry point."""
     devices = [int(text) for text in argv[1].split(",")]
-    logging.basicConfig(
-        level=logging.INFO, format=f"hotshard-mount[{os.getpid()}] %(levelname)s %(message)s"
-    )
+    logs.set_up("hotshard-mount")
     signal.signal(
         signal.SIGINT, signal.SIG_IGN
     )  # a ^C for a foreground mount is the keeper's to handle

@@ -13,6 +13,7 @@ import select
 import signal
 import sys
 import time
+from dataclasses import replace
 from typing import NoReturn
 
 from hotshard.core.errors import (
@@ -23,7 +24,7 @@ from hotshard.core.errors import (
     ServerUnavailable,
 )
 from hotshard.core.uri import parse
-from hotshard.mount import codec, device, session
+from hotshard.mount import codec, device, session, survey
 from hotshard.mount.config import MountOptions, Plan, parse_options
 from hotshard.mount.device import DeviceError, NotPermitted
 from hotshard.mount.late import make_source
@@ -61,7 +62,10 @@ def mount(
     prefix = parse(uri if uri.endswith("/") else uri + "/").uri
     target = check_target(target)
     draft = Plan(prefix, target, "", time.time_ns(), directory, options)
-    check_source(draft)
+    sizes = check_source(draft)
+    if options.mode == "auto":
+        mode = survey.choose(sizes, immutable=options.immutable)
+        draft = replace(draft, options=replace(options, mode=mode))
     devices, state, plan = _make(draft, uri)
     if foreground:
         _become_keeper(devices, state, os.open(os.devnull, os.O_WRONLY), plan)
@@ -160,17 +164,18 @@ def _resolved(target: str) -> str:
     return os.path.realpath(path)
 
 
-def check_source(plan: Plan) -> None:
-    """Find out whether the prefix can be served.
+def check_source(plan: Plan) -> list[int]:
+    """Find out whether the prefix can be served; gives the sizes of some of its files.
 
     Raises:
         HotshardError: no server, no such origin, or the origin refuses.
     """
     source = make_source(plan)
     try:
-        page = source.names(plan.uri, "", 1)
-        if not page.objects and not page.prefixes:
+        sizes = survey.sizes(source, plan.uri)
+        if sizes is None:
             sys.stderr.write(f"hotshard: warning: nothing lies below {plan.uri} (yet)\n")
+        return sizes or []
     finally:
         source.close()
 
@@ -183,7 +188,7 @@ def _make(draft: Plan, source: str) -> tuple[list[int], State, Plan]:
     try:
         state = State.create()
         request = codec.parse(os.read(fd, 1 << 16))
-        wanted = Wanted(options.mode == "auto", options.resend, options.mode == "no_open")
+        wanted = Wanted(options.mode == "passthrough", options.resend, options.mode == "no_open")
         agreement, payload = session.negotiate(request.body, wanted)
         state.set_init_reply(payload)
         os.write(fd, codec.reply_bytes(request.unique, payload))

@@ -11,7 +11,7 @@ from typing import Any
 
 from hotshard.core.errors import ConfigError
 
-MODES = ("auto", "cached", "no_open")
+MODES = ("auto", "passthrough", "cached", "no_open")
 # What mount(8) and systemd add on their own, and what a read-only mount always is.
 _IGNORED = {"ro", "defaults", "nosuid", "nodev", "noatime", "relatime", "auto", "noauto", "user", "users",
             "nofail", "_netdev", "exec", "noexec", "dev", "suid", "rw", "nouser"}  # fmt: skip
@@ -24,8 +24,9 @@ class MountOptions:
     address: str | None = None
     """The cache server's socket; default: HOTSHARD_ADDRESS, else /run/hotshard/local.sock."""
     mode: str = "auto"
-    """`auto`: passthrough for what is complete on this node (Linux 6.9+), else `cached`: through the page
-    cache of the mount. `no_open`: cached, and opening a file asks nobody: for very many small files."""
+    """`passthrough`: for what is complete on this node (Linux 6.9+), else `cached`: through the page cache
+    of the mount. `no_open`: cached, and opening a file asks nobody. `auto`: `no_open` if the mount is
+    immutable and its files are small, else `passthrough`."""
     allow_other: bool = True
     """Other users than the one who mounts may read."""
     uid: int = 0

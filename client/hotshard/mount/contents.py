@@ -8,6 +8,7 @@ only for how long a new open may use it without asking.
 import os
 import threading
 from collections import OrderedDict
+from collections.abc import Callable
 
 from hotshard.calls import Opened
 from hotshard.core.errors import CorruptData
@@ -68,6 +69,8 @@ class Contents:
     """The contents of a mount, by inode. Safe for threads."""
 
     def __init__(self, files_max: int) -> None:
+        self.dropped: Callable[[int], None] = lambda _node: None
+        """Told of each node whose content is kept no longer; called without a lock of ours."""
         self._files_max = files_max
         self._files = 0
         self._lock = threading.Lock()
@@ -88,6 +91,7 @@ class Contents:
 
     def learn(self, node: int, info: ObjectInfo, opened: Opened, now_s: float) -> Content:
         """Take in an answer of the source."""
+        dropped = []
         with self._lock:
             content = self._known.get(node)
             if content is None:
@@ -98,20 +102,18 @@ class Contents:
             content.learn(opened, now_s)
             self._files += content.files
             while self._files > self._files_max and len(self._known) > 1:
-                _, oldest = self._known.popitem(last=False)
-                self._files -= oldest.files
-            return content
-
-    def drop(self, node: int) -> None:
-        """Forget it."""
-        with self._lock:
-            content = self._known.pop(node, None)
-            if content is not None:
-                self._files -= content.files
+                oldest, gone = self._known.popitem(last=False)
+                self._files -= gone.files
+                dropped.append(oldest)
+        for each in dropped:
+            self.dropped(each)
+        return content
 
     def expire(self, now_s: float) -> None:
         """Close what lies idle beyond its lease: its disk space may be wanted."""
         with self._lock:
             late = [n for n, c in self._known.items() if c.lease_until_s + IDLE_S < now_s]
+            for node in late:
+                self._files -= self._known.pop(node).files
         for node in late:
-            self.drop(node)
+            self.dropped(node)

@@ -49,7 +49,9 @@ def open_device() -> int:
             "there is no /dev/fuse: load the module (modprobe fuse), or give the container the device"
         ) from error
     except PermissionError as error:
-        raise NotPermitted(f"/dev/fuse may not be opened ({error.strerror}): run as root") from error
+        raise NotPermitted(
+            f"/dev/fuse may not be opened ({error.strerror}): run as root"
+        ) from error
     except OSError as error:
         raise DeviceError(f"/dev/fuse cannot be opened: {error.strerror}") from error
 

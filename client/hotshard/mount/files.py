@@ -3,7 +3,8 @@
 An inode is one version of one object. A sealed object that is one file goes to the kernel as the backing
 file of a passthrough open. Everything else is read here, into the page cache of the mount, which keeps
 it: it cannot become wrong. While any handle of an inode is open, further opens follow its mode (see
-`handles`).
+`handles`). A backing id is kept as long as the content it belongs to: an open is then one request and no
+further system call.
 """
 
 import errno
@@ -16,7 +17,7 @@ from hotshard.mount.abi import Fopen
 from hotshard.mount.answers import Answer, Later, Payload, Refusal, Task, patiently
 from hotshard.mount.codec import Request
 from hotshard.mount.contents import Content
-from hotshard.mount.handles import Mode
+from hotshard.mount.handles import Mode, TooManyOpen
 from hotshard.mount.parts import Parts
 from hotshard.mount.session import Agreement
 
@@ -36,8 +37,11 @@ class Files:
         self._fd = device_fd
         self._no_open = agreement.no_open
         self._timeout_s = options.request_timeout_s
-        self.passthrough = agreement.passthrough and options.mode == "auto"
+        self.passthrough = agreement.passthrough and options.mode == "passthrough"
         """Whether opens may be passed through; turned off when the kernel refuses the first."""
+        parts.contents.dropped = self._let_go
+        for node in parts.handles.kept():  # by a reader that died, whose contents died with it
+            self._let_go(node)
 
     def open(self, request: Request, task: Task) -> Answer:
         """OPEN."""
@@ -49,12 +53,14 @@ class Files:
         content = self._parts.contents.get(node)
         with self._lock:
             settled = self._parts.handles.mode_of(node)
-            if settled is None and not _leased(content) and self._parts.entry(node).size:
+            if not _leased(content) and self._parts.entry(node).size:
                 return Later(self._open_later, self._timeout_s)
+            self._parts.contents.used(node)
             return self._open_as(request, task, content, settled)
 
     def _open_later(self, request: Request, task: Task) -> Payload:
         content = self._fetch(request.node, 0, HEAD_BYTES, task)
+        self._let_go(request.node)  # the cached file may be another one now, the old one unlinked
         with self._lock:
             settled = self._parts.handles.mode_of(request.node)
             return self._open_as(request, task, content, settled)
@@ -71,31 +77,44 @@ class Files:
         if settled is not None:
             mode, backing_id = settled
         else:
-            backing_id = self._backing(content) if content is not None else 0
+            backing_id = self._backing(node, content) if content is not None else 0
             mode = Mode.PASSTHROUGH if backing_id else Mode.CACHED
-        try:
-            handle = self._parts.record(request.unique, node, mode, backing_id)
-        except Refusal:
-            if settled is None and backing_id:
-                device.backing_close(self._fd, backing_id)
-            raise
+        handle = self._parts.record(request.unique, node, mode, backing_id)
         task.tally.add(_OPENED[mode])
         if handle.mode is Mode.PASSTHROUGH:
             flags = Fopen.PASSTHROUGH | Fopen.NOFLUSH
             return codec.open_out(handle.fh, flags, handle.backing_id)
         return codec.open_out(handle.fh, Fopen.KEEP_CACHE | Fopen.NOFLUSH)
 
-    def _backing(self, content: Content) -> int:
+    def _backing(self, node: int, content: Content) -> int:
+        """A backing id for an inode, kept until its content is dropped; 0: it cannot be; locked."""
         file = content.whole()
         if not self.passthrough or file is None:
             return 0
         try:
-            return device.backing_open(self._fd, file.fd)
+            backing_id = device.backing_open(self._fd, file.fd)
         except OSError as error:
             # No privilege, or a file system that cannot: cached mode serves as well, only slower.
             self.passthrough = False
             log.warning("no passthrough: %s", error.strerror)
             return 0
+        try:
+            self._parts.handles.keep(node, backing_id)
+        except TooManyOpen as error:
+            device.backing_close(self._fd, backing_id)
+            raise Refusal(errno.ENFILE) from error
+        return backing_id
+
+    def _let_go(self, node: int) -> None:
+        """Do not keep a backing id any longer; open handles go on with it."""
+        with self._lock:
+            kept = self._parts.handles.let_go(node)
+            if kept is not None:
+                self._close_unused(node, kept.backing_id)
+
+    def _close_unused(self, node: int, backing_id: int) -> None:
+        if self._parts.handles.mode_of(node) is None:
+            device.backing_close(self._fd, backing_id)
 
     def release(self, request: Request, _task: Task) -> Answer:
         """RELEASE and RELEASEDIR."""
@@ -106,10 +125,8 @@ class Files:
         """Drop a handle; one that is unknown was dropped before."""
         with self._lock:
             handle = self._parts.close(fh)
-            if handle is None or handle.mode is not Mode.PASSTHROUGH:
-                return
-            if self._parts.handles.mode_of(handle.node) is None:
-                device.backing_close(self._fd, handle.backing_id)
+            if handle is not None and handle.mode is Mode.PASSTHROUGH:
+                self._close_unused(handle.node, handle.backing_id)
 
     def read(self, request: Request, task: Task) -> Answer:
         """READ."""

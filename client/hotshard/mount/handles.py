@@ -6,6 +6,9 @@ directory handle the serial of the listing it reads.
 
 The kernel forbids cached and passthrough opens of one inode at one time, and two backing ids: `mode_of`
 says what the open handles of an inode have settled, and the next open follows them.
+
+A backing id can be kept for an inode that nobody has open, so that the next open need not make one: it is
+recorded like a handle, with a number that no request has.
 """
 
 from collections.abc import Iterator
@@ -22,6 +25,7 @@ if TYPE_CHECKING:
 _RECORD = Struct("<QQIi")  # fh node mode backing_id
 _U64 = Struct("<Q")
 RECORD_BYTES = _RECORD.size
+_KEPT = 1 << 62  # | backing id: requests are counted up from 0, and never get there
 HEAD_BYTES = _U64.size  # how many records were ever in use, before the records
 
 
@@ -68,6 +72,7 @@ class HandleTable:
         self._index: dict[int, int] = {}  # fh -> record
         self._opens: dict[int, _Opens] = {}
         self._free: list[int] = []
+        self._kept: dict[int, int] = {}  # node -> fh
         for index in range(self._used):
             handle = self._read(index)
             if handle is None:
@@ -76,9 +81,11 @@ class HandleTable:
             self._index[handle.fh] = index
             if handle.mode is not Mode.DIRECTORY:
                 self._count(handle)
+            if handle.fh & _KEPT:
+                self._kept[handle.node] = handle.fh
 
     def __len__(self) -> int:
-        return len(self._index)
+        return len(self._index) - len(self._kept)
 
     def __iter__(self) -> Iterator[Handle]:
         return (h for i in list(self._index.values()) if (h := self._read(i)) is not None)
@@ -120,6 +127,25 @@ class HandleTable:
             if not opens.count:
                 del self._opens[handle.node]
         return handle
+
+    def keep(self, node: int, backing_id: int) -> None:
+        """Settle passthrough for an inode, whether or not it is open.
+
+        Raises:
+            TooManyOpen: no record is free.
+        """
+        fh = _KEPT | backing_id
+        self.open(fh, node, Mode.PASSTHROUGH, backing_id)
+        self._kept[node] = fh
+
+    def let_go(self, node: int) -> Handle | None:
+        """Undo `keep`; None: nothing was kept."""
+        fh = self._kept.pop(node, None)
+        return None if fh is None else self.close(fh)
+
+    def kept(self) -> list[int]:
+        """The inodes for which a backing id is kept."""
+        return list(self._kept)
 
     def get(self, fh: int) -> Handle | None:
         """A handle by its number."""

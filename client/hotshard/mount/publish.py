@@ -44,7 +44,15 @@ class Publisher:
             ("hotshard_mount_cached_files",): self._parts.contents.files,
             ("hotshard_mount_reader_restarts_total",): self._state.restarts,
             ("hotshard_mount_passthrough",): self._files.passthrough,
-            ("hotshard_mount_info", "target", self._plan.target, "uri", self._plan.uri): 1,
+            (
+                "hotshard_mount_info",
+                "mode",
+                self._plan.options.mode,
+                "target",
+                self._plan.target,
+                "uri",
+                self._plan.uri,
+            ): 1,
         }
         return render(self._loop.tallies, gauges)
 

@@ -71,3 +71,23 @@ def test_another_process_finds_them():
     assert again.mode_of(7) == (Mode.PASSTHROUGH, 5)
     again.close(8)
     assert again.mode_of(7) is None
+
+
+def test_a_backing_id_is_kept_for_a_file_nobody_has_open():
+    buffer = space(4)
+    table = HandleTable(buffer, 0, 4)
+    table.keep(7, 3)
+    table.open(10, 7, Mode.PASSTHROUGH, 3)
+    table.close(10)
+    assert table.mode_of(7) == (Mode.PASSTHROUGH, 3)
+    assert len(table) == 0
+    again = HandleTable(buffer, 0, 4)  # another process
+    assert again.kept() == [7]
+    again.open(12, 7, Mode.PASSTHROUGH, 3)
+    kept = again.let_go(7)
+    assert kept is not None
+    assert kept.backing_id == 3
+    assert again.let_go(7) is None
+    assert again.mode_of(7) == (Mode.PASSTHROUGH, 3)  # it is open
+    again.close(12)
+    assert again.mode_of(7) is None

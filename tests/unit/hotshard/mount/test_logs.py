@@ -9,7 +9,9 @@ import pytest
 
 from hotshard.mount.logs import SyslogHandler
 
-SCRIPT = "import logging; from hotshard.mount import logs; logs.set_up('x'); logging.info('%s', 'hello')"
+SCRIPT = (
+    "import logging; from hotshard.mount import logs; logs.set_up('x'); logging.info('%s', 'hello')"
+)
 
 
 def test_standard_error_where_somebody_reads_it():

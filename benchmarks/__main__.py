@@ -21,6 +21,7 @@ from benchmarks.stats import Verdict
 
 BROKEN, UNDER_TARGET = 1, 3
 _PIPE_WIDTH = 130
+_QUICK_ROUNDS = 3
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -76,7 +77,9 @@ def run(
         with tempfile.TemporaryDirectory(prefix="hotshard-bench-", dir=directory) as work:
             size = Scale(scale) if scale else Scale.QUICK if quick else Scale.FULL
             bench = Bench(work, size, Sabotage(sabotage), seed)
-            taken = run_rows(rows, bench, rounds=rounds, progress=_progress)
+            taken = run_rows(
+                rows, bench, rounds=rounds or (_QUICK_ROUNDS if quick else None), progress=_progress
+            )
     except BenchError as error:
         raise click.UsageError(str(error)) from error
     if json_path:

@@ -96,10 +96,13 @@ def cache_node(
     try:
         _wait_ready(process, admin_port, log_path)
         yield Node(process.pid, cache_dir, socket_path, f"127.0.0.1:{grpc_port}")
-        if process.poll() is not None:
-            raise BenchError(f"the cache server died:\n{_tail(log_path)}")
-    finally:
-        _stop(process)
+    except BaseException:
+        _stop(process)  # that it would not stop is not the news now
+        raise
+    if process.poll() is not None:
+        raise BenchError(f"the cache server died:\n{_tail(log_path)}")
+    if not _stop(process):
+        raise BenchError(f"the cache server ignored SIGTERM for {_STOP_S:g} s:\n{_tail(log_path)}")
 
 
 def _wait_ready(process: "subprocess.Popen[bytes]", admin_port: int, log_path: str) -> None:
@@ -121,7 +124,8 @@ def _is_ready(admin_port: int) -> bool:
         connection.close()
 
 
-def _stop(process: "subprocess.Popen[bytes]") -> None:
+def _stop(process: "subprocess.Popen[bytes]") -> bool:
+    """Ask, then kill; whether asking was enough."""
     if process.poll() is None:
         process.send_signal(signal.SIGTERM)
         try:
@@ -129,7 +133,8 @@ def _stop(process: "subprocess.Popen[bytes]") -> None:
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
-            raise BenchError(f"the cache server ignored SIGTERM for {_STOP_S:.0f} s") from None
+            return False
+    return True
 
 
 def _tail(path: str) -> str:

@@ -37,6 +37,7 @@ from cache_server.transient import Transient
 from hotshard.core.blocks import Piece, shard_digest
 from hotshard.core.errors import CorruptData, HotshardError, NotFound, StaleObject
 from hotshard.core.objects import ObjectInfo
+from hotshard.openfile import OpenFile
 
 log = logging.getLogger(__name__)
 
@@ -245,14 +246,15 @@ class Cache:
         base = piece.index * self._geometry.shard_bytes
         corrupt: CorruptData | None = None
         for _ in range(FILL_ATTEMPTS):
-            file = self._store.cached_fd(key.digest) or await self._store.open(key.digest)
+            file = await self._sealed_file(key.digest)
             if file is not None:
                 self._metrics.shard_lookup("hit", piece.stop - piece.start)
                 return [FileExtent(base, key.size, file, 0, sealed=True)], True
             fill = self._fill(mounted, info, key, demand=True)
             found = "partial" if fill.present_stop(piece.start) > piece.start else "miss"
             self._metrics.shard_lookup(found, piece.stop - piece.start)
-            self._read_ahead(mounted, info, base + piece.start, base + piece.stop)
+            if info.size > self._geometry.block_bytes:
+                self._read_ahead(mounted, info, base + piece.start, base + piece.stop)
             try:
                 await fill.want(piece.start, piece.stop)
             except CorruptData as error:
@@ -278,6 +280,11 @@ class Cache:
         if corrupt is not None:
             raise corrupt
         return await self._from_memory(mounted, info, piece)
+
+    async def _sealed_file(self, digest: bytes) -> OpenFile | None:
+        if not self._store.contains(digest):
+            return None
+        return self._store.cached_fd(digest) or await self._store.open(digest)
 
     def _fill(
         self, mounted: Mounted, info: ObjectInfo, key: ShardKey, *, demand: bool = False

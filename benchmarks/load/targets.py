@@ -67,6 +67,46 @@ class CacheClient:
 
 
 @dataclass(frozen=True, slots=True)
+class DirectS3:
+    """S3 without a cache, by the fastest of the public clients (benchmarks/engines.py)."""
+
+    bucket: str
+    environment: tuple[tuple[str, str], ...]
+    """The AWS variables of the server."""
+
+    def open(self) -> Target:
+        """Make a client; it connects at its first read."""
+        return _S3Ranges(self.bucket, dict(self.environment))
+
+
+class _S3Ranges:
+    def __init__(self, bucket: str, environment: dict[str, str]) -> None:
+        import obstore
+        from obstore.store import S3Store
+
+        self._get_range = obstore.get_range
+        self._start = len(f"s3://{bucket}/")
+        self._store = S3Store(
+            bucket,
+            endpoint=environment["AWS_ENDPOINT_URL_S3"],
+            access_key_id=environment["AWS_ACCESS_KEY_ID"],
+            secret_access_key=environment["AWS_SECRET_ACCESS_KEY"],
+            region=environment["AWS_REGION"],
+            client_options={"allow_http": True},
+        )
+
+    def read_into(self, uri: str, buffer: Buffer, offset: int) -> int:
+        key = uri[self._start :]
+        body = self._get_range(self._store, key, start=offset, length=len(buffer))
+        count = len(body)
+        buffer[:count] = memoryview(body)
+        return count
+
+    def close(self) -> None:
+        """It has no close; its connections go with it."""
+
+
+@dataclass(frozen=True, slots=True)
 class Sabotaged:
     """A target that is slow or wrong on purpose."""
 

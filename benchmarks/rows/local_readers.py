@@ -43,5 +43,6 @@ ROWS = (
         "GB/s",
         0.9,
         _open,
+        rounds=5,
     ),
 )

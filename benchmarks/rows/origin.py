@@ -123,6 +123,7 @@ ROWS = (
         "GB/s",
         0.8,
         _open_fill,
+        rounds=5,
         warm_up=False,
     ),
     Row(
@@ -131,6 +132,7 @@ ROWS = (
         "objects/s",
         0.8,
         _open_small,
+        rounds=5,
         warm_up=False,
     ),
     Row(

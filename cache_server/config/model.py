@@ -263,8 +263,8 @@ class ServerConfig(Section):
     ] = None
     """The budget for everything in flight. `auto`: 60% of the memory limit of the server's control group,
     or 25% of the machine's memory if there is no limit; at least 128MiB and at most 4GiB."""
-    metadata_entries: int = Field(default=1_000_000, ge=1_000, le=100_000_000)
-    """How many objects' sizes and versions are remembered."""
+    metadata_entries: int = Field(default=500_000, ge=1_000, le=100_000_000)
+    """How many objects' sizes and versions are remembered, at about 0.6 KiB of memory each."""
     shutdown_grace_s: float = Field(default=20, ge=0, le=3600)
     """How long requests in flight may take to finish after SIGTERM."""
     grpc: GrpcConfig = GrpcConfig()

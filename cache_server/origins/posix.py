@@ -18,7 +18,6 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -31,6 +30,7 @@ from cache_server.origins.origin import (
     ignore_request,
 )
 from cache_server.origins.posix_tree import Entry, Tree, describe, version_of
+from cache_server.origins.threads import Threads
 from cache_server.origins.transfer import FileSink, TargetFailed, Transfer, in_thread
 from hotshard.core.checksum import Checksum, checksum
 from hotshard.core.errors import (
@@ -74,7 +74,7 @@ class PosixOrigin:
         self._timeout_s = options.timeout_s
         self._on_request = on_request
         self._tree = Tree(parse(options.prefix).key)
-        self._pool = ThreadPoolExecutor(options.concurrency, thread_name_prefix="posix")
+        self._pool = Threads(options.concurrency, "posix")
         self._buffers = threading.local()
         # (prefix, recursive, token) -> the walk that goes on after this token
         self._cursors: OrderedDict[tuple[str, bool, str], Iterator[Entry]] = OrderedDict()
@@ -85,7 +85,7 @@ class PosixOrigin:
     async def close(self) -> None:
         """Give up the threads; idempotent."""
         self._cursors.clear()
-        self._pool.shutdown(wait=False, cancel_futures=True)
+        self._pool.close()
 
     async def stat(self, uri: str) -> ObjectInfo:
         """Describe one object."""

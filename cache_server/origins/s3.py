@@ -1,6 +1,6 @@
 """The S3 origin: any bucket of AWS, or of a server that speaks its protocol.
 
-Bytes and HEADs go through the engine (s3_engine.py) in a pool of threads; LISTs, and whatever the engine
+Bytes and HEADs go through engines (s3_engine.py) in threads of their own; LISTs, and whatever an engine
 declines, through aiobotocore (s3_client.py). Tries, waits and the retry budget are here: both share them.
 
 The ETag is the version, and every GET carries it in If-Match. A versioned bucket is read at its current
@@ -12,10 +12,10 @@ Keys that end in "/" are folder marks of consoles, not objects: they are neither
 
 import asyncio
 import functools
+import os
 import random
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from typing import Any, TypeVar
 
 from cache_server.origins.origin import (
@@ -26,6 +26,7 @@ from cache_server.origins.origin import (
     Want,
     ignore_request,
 )
+from cache_server.origins.reactor import Reactor
 from cache_server.origins.s3_client import Answer, S3Client, S3Options, timeouts_of
 from cache_server.origins.s3_connection import Endpoint
 from cache_server.origins.s3_engine import Ask, Engine
@@ -39,6 +40,7 @@ from cache_server.origins.s3_replies import (
     version_of,
     whole_checksum,
 )
+from cache_server.origins.threads import Threads
 from cache_server.origins.transfer import FileSink, TargetFailed, Transfer, in_thread
 from hotshard.core.backoff import Backoff, RetryBudget
 from hotshard.core.checksum import Checksum, checksum
@@ -58,6 +60,9 @@ __all__ = ["S3Options", "S3Origin"]
 
 _PAGE_MAX = 1000  # S3's own limit
 _RETRY_AFTER_S_MAX = 30.0  # who asks for a longer pause is down; say so at once
+# At least two, so that a disk that makes one wait does not stop all; each carries 2 to 3 GB/s.
+_REACTORS_MIN, _REACTORS_MAX = 2, 8
+_WRITERS = 4  # threads that write what came through aiobotocore
 T = TypeVar("T")
 
 
@@ -72,10 +77,12 @@ class S3Origin:
         self._client = S3Client(options, self._bucket)
         self._backoff = Backoff(attempts=options.attempts)
         self._budget = RetryBudget()
-        self._engine: Engine | None = None
+        self._reactors = [Reactor(f"s3-{number}") for number in range(_reactor_count())]
+        self._engines: list[Engine] = []  # one per reactor; none: aiobotocore does everything
         self._resolved = False
         self._resolving = asyncio.Lock()
-        self._pool = ThreadPoolExecutor(options.concurrency, thread_name_prefix="s3")
+        self._slots = {verb: asyncio.Semaphore(options.concurrency) for verb in ("GET", "HEAD")}
+        self._writers = Threads(_WRITERS, "s3-writer")
 
     async def start(self) -> None:
         """Read the AWS configuration; asks nothing of S3.
@@ -84,12 +91,15 @@ class S3Origin:
             ConfigError: it cannot work.
         """
         await self._client.start()
+        for reactor in self._reactors:
+            reactor.start()
 
     async def close(self) -> None:
         """Give up connections and threads; idempotent."""
-        self._pool.shutdown(wait=False, cancel_futures=True)
-        if self._engine:
-            self._engine.close()
+        self._writers.close()
+        self._renew_engines(None)
+        for reactor in self._reactors:
+            await reactor.close()
         await self._client.close()
 
     async def stat(self, uri: str) -> ObjectInfo:
@@ -147,13 +157,10 @@ class S3Origin:
     # -- one try ---------------------------------------------------------------------------------
 
     async def _head(self, subject: Subject, key: str, extra: dict[str, str]) -> dict[str, str]:
-        engine = await self._ready_engine(subject)
-        if engine:
+        if await self._ready(subject):
             ask = Ask(key, subject, await self._client.keys(subject))
-            transfer = Transfer()
-            call = functools.partial(engine.head, ask, extra, transfer)
             try:
-                return await in_thread(self._pool, call, transfer)
+                return await self._on_engine("HEAD", lambda engine: engine.head(ask, extra))
             except Unexpected:
                 self._resolved = False  # perhaps the bucket is elsewhere: botocore finds out below
         query = {
@@ -164,13 +171,11 @@ class S3Origin:
         return dict(answer.headers)
 
     async def _get(self, subject: Subject, key: str, want: Want, target: Target) -> Fetched:
-        engine = await self._ready_engine(subject)
-        if engine:
+        if await self._ready(subject):
             ask = Ask(key, subject, await self._client.keys(subject))
-            transfer = Transfer()
-            call = functools.partial(engine.get, ask, want, target, transfer)
             try:
-                return _verified(want, await in_thread(self._pool, call, transfer))
+                fetched = await self._on_engine("GET", lambda engine: engine.get(ask, want, target))
+                return _verified(want, fetched)
             except Unexpected:
                 self._resolved = False
         last = want.offset + want.length - 1
@@ -193,25 +198,38 @@ class S3Origin:
             received += len(piece)
             if received > want.length:
                 break
-            await in_thread(self._pool, functools.partial(sink, memoryview(piece)), transfer)
+            await in_thread(self._writers, functools.partial(sink, memoryview(piece)), transfer)
         if received != want.length:
             raise Transient(f"{received} bytes of body instead of {want.length}")
         return Fetched(sink.sum.value(), sink.algorithm)
 
-    async def _ready_engine(self, subject: Subject) -> Engine | None:
+    async def _on_engine(self, verb: str, request: Callable[[Engine], Coroutine[Any, Any, T]]) -> T:
+        async with self._slots[verb]:
+            if not self._engines:
+                raise OriginUnavailable(f"{self.prefix} is closed", uri=self.prefix)
+            # The least busy; the first of equals, so that a few requests keep to warm connections.
+            reactor = min(self._reactors, key=lambda reactor: reactor.in_flight)
+            engine = self._engines[self._reactors.index(reactor)]
+            return await reactor.run(lambda: request(engine))
+
+    async def _ready(self, subject: Subject) -> bool:
+        """See that the engines know where the bucket is; False: there are none."""
         if not self._resolved:
             async with self._resolving:
                 if not self._resolved:
-                    endpoint = await self._client.endpoint(subject)
-                    if self._engine:
-                        self._engine.close()
-                    self._engine = self._new_engine(endpoint) if endpoint else None
+                    self._renew_engines(await self._client.endpoint(subject))
                     self._resolved = True
-        return self._engine
+        return bool(self._engines)
 
-    def _new_engine(self, endpoint: Endpoint) -> Engine:
+    def _renew_engines(self, endpoint: Endpoint | None) -> None:
+        for reactor, engine in zip(self._reactors, self._engines, strict=False):
+            reactor.call(engine.close)
         payer = self._options.requester_pays
-        return Engine(endpoint, timeouts_of(self._options), requester_pays=payer)
+        self._engines = [
+            Engine(endpoint, timeouts_of(self._options), requester_pays=payer)
+            for _ in self._reactors
+            if endpoint
+        ]
 
     # -- tries -----------------------------------------------------------------------------------
 
@@ -287,6 +305,11 @@ class S3Origin:
             common_prefixes=[base + entry["Prefix"] for entry in page.get("CommonPrefixes", [])],
             next_token=page.get("NextContinuationToken", ""),
         )
+
+
+def _reactor_count() -> int:
+    cpus = len(os.sched_getaffinity(0))
+    return min(_REACTORS_MAX, max(_REACTORS_MIN, cpus // 4))
 
 
 def _verified(want: Want, fetched: Fetched) -> Fetched:

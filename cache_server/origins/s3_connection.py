@@ -1,30 +1,27 @@
-"""One persistent connection to S3, with blocking calls, for use by one thread at a time.
+"""One persistent connection to S3 on a reactor's loop.
 
-Payload is received into the connection's buffer, handed to a sink, and overwritten: it never becomes a
-bytes object. On plain TCP the kernel keeps the time (SO_RCVTIMEO) and fills the buffer (MSG_WAITALL), so
-that a quarter of a mebibyte costs one system call; Python's own timeouts would poll before each.
-Every failure of the network is a Transient; errors of the sink pass through untouched.
+Payload is received into the connection's buffer, handed to a receiver when the buffer is full or the body
+complete, and overwritten: it never becomes a bytes object. A request ends in its receiver having had the
+whole answer, or in a Transient; after that the receiver is called no more.
 """
 
+import asyncio
 import random
 import socket
 import ssl
-import struct
-import time
-from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol, cast
 
 from cache_server.origins.http1 import HEAD_BYTES_MAX, Head, MalformedResponse, parse_head
-from cache_server.origins.s3_replies import Transient
+from cache_server.origins.s3_replies import Transient, Unexpected
 from cache_server.origins.sigv4 import Signer
-from hotshard.core.errors import OriginUnavailable
+from cache_server.origins.transfer import TargetFailed
+from hotshard.core.errors import HotshardError, OriginUnavailable
 
-BUFFER_BYTES = 256 << 10  # fits L2; 1 MiB was no faster, and every connection has one (docs/adr/0002)
+BUFFER_BYTES = (
+    256 << 10
+)  # fits L2; 1 MiB was no faster, and every connection has one (docs/adr/0002)
 _ADDRESSES_MAX = 3
-_TIMEVAL = struct.Struct("@ll")
-
-Sink = Callable[[memoryview], None]
-"""Takes the next bytes of a body; the memory is overwritten after it has returned."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,161 +52,189 @@ class StaleConnection(Exception):
     """A kept connection was closed by the other side before it answered: no fault, try a new one."""
 
 
-class Connection:
-    """See the module."""
+class Receiver(Protocol):
+    """Takes one answer. What it raises (of ours) becomes the outcome of the request."""
 
-    def __init__(self, endpoint: Endpoint, timeouts: Timeouts) -> None:
-        """Connect.
+    def begin(self, head: Head) -> int:
+        """The head has come; how many bytes of body to expect."""
 
-        Raises:
-            Transient: nobody answers there.
-            OriginUnavailable: the certificate cannot be trusted; no use in trying again.
-        """
-        self.used = False
+    def take(self, data: memoryview) -> None:
+        """The next bytes of the body; the memory is overwritten after this."""
+
+
+class Connection(asyncio.BufferedProtocol):
+    """See the module. Callbacks come from the transport, `exchange` from the engine."""
+
+    def __init__(self, timeouts: Timeouts) -> None:
+        self.reusable = True
         self.idle_since = 0.0
+        self._loop = asyncio.get_running_loop()
         self._read_s = timeouts.read_s
         self._buffer = bytearray(BUFFER_BYTES)
         self._view = memoryview(self._buffer)
-        self._start = self._filled = 0  # [start, filled) of the buffer is body not yet handed on
-        self._deadline = 0.0
-        try:
-            self.sock = _connect(endpoint, timeouts)
-        except ssl.SSLCertVerificationError as error:
-            raise OriginUnavailable(
-                f"the certificate of {endpoint.host} cannot be trusted ({error.verify_message});"
-                " set AWS_CA_BUNDLE to the certificate of its authority"
-            ) from error
-        except OSError as error:
-            raise Transient(f"cannot connect to {endpoint.authority}: {error}") from error
-        # What SSLSocket cannot do, and why there are two ways to receive.
-        self._flags = 0 if endpoint.tls else socket.MSG_WAITALL
+        self._start = self._filled = 0  # [start, filled) of the buffer is not yet handed on
+        self._used = False
+        self._transport: asyncio.WriteTransport
+        self._receiver: Receiver | None = None  # None: nothing is awaited
+        self._waiter: asyncio.Future[None]
+        self._remaining = -1  # bytes of body not yet handed on; negative: the head has not come
+        self._progress_at = self._deadline = 0.0
+        self._timer: asyncio.TimerHandle
 
-    def exchange(self, request: bytes, deadline: float) -> Head:
-        """Send a request and receive the head of its answer.
+    async def exchange(self, request: bytes, receiver: Receiver, limit_s: float) -> None:
+        """Send a request, and return when its receiver has had the whole answer.
 
         Raises:
             StaleConnection: the connection had been used before, and was closed in between.
             Transient: it broke, or is too slow, or does not speak HTTP.
         """
-        self._deadline = deadline
         self._start = self._filled = 0
+        self._remaining = -1
+        self._receiver = receiver
+        self._waiter = self._loop.create_future()
+        self._progress_at = self._loop.time()
+        self._deadline = self._progress_at + limit_s
+        self._timer = self._loop.call_at(self._progress_at + self._read_s, self._check_time)
+        self._transport.write(request)
         try:
-            self.sock.sendall(request)
-            first = self.sock.recv_into(self._view)
-        except (BrokenPipeError, ConnectionResetError) as error:
-            if self.used:
-                raise StaleConnection from error
-            raise Transient(f"the connection broke: {error}") from error
-        except OSError as error:
-            raise Transient(f"no answer: {error}") from error
-        if not first and self.used:
-            raise StaleConnection
-        if not first:
-            raise Transient("the connection was closed without an answer")
-        self.used = True
-        self._filled = first
-        return self._read_head()
-
-    def body(self, length: int, sink: Sink) -> None:
-        """Hand exactly `length` bytes of body to the sink, in pieces.
-
-        Raises:
-            Transient: the body ends early, or comes too slowly.
-        """
-        remaining = length - (self._filled - self._start)
-        if remaining < 0:
-            raise Transient("more bytes than announced")
-        while True:
-            room = min(remaining, BUFFER_BYTES - self._filled)
-            remaining -= room
-            while room:
-                count = self._receive(room)
-                self._filled += count
-                room -= count
-            if self._filled > self._start:
-                sink(self._view[self._start : self._filled])
-            self._start = self._filled = 0
-            if not remaining:
-                return
-
-    @property
-    def drained(self) -> bool:
-        """Whether everything that came was taken: else the other side said more than it announced."""
-        return self._start == self._filled
+            await self._waiter
+        except BaseException:
+            self.close()
+            raise
+        finally:
+            self._receiver = None
+            self._timer.cancel()
 
     def close(self) -> None:
-        """Give the connection up."""
-        self.sock.close()
+        """Give the connection up at once."""
+        self.reusable = False
+        self._receiver = None
+        self._transport.abort()
 
-    def _read_head(self) -> Head:
-        searched = 0
-        while (end := self._buffer.find(b"\r\n\r\n", searched, self._filled)) < 0:
+    # -- called by the transport -----------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """The connection stands."""
+        self._transport = cast(asyncio.WriteTransport, transport)  # uvloop's are no subclasses
+
+    def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002
+        """Where the next bytes go."""
+        return self._view[self._filled :]
+
+    def buffer_updated(self, nbytes: int) -> None:
+        """Bytes have come."""
+        receiver = self._receiver
+        if receiver is None:  # nobody asked: the other side is out of step
+            self.close()
+            return
+        self._filled += nbytes
+        self._progress_at = self._loop.time()
+        try:
+            if self._remaining >= 0 or self._head_came(receiver):
+                self._hand_on(receiver)
+        except MalformedResponse as error:
+            self._finish(Transient(str(error)))
+        except (Transient, Unexpected, HotshardError, TargetFailed) as error:
+            self._finish(error)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The connection is gone, whoever closed it."""
+        self.reusable = False
+        if self._receiver is None:
+            return
+        if self._used and not self._filled and self._remaining < 0:
+            self._finish(StaleConnection())
+        else:
+            where = "in the middle of an answer" if self._filled else "without an answer"
+            self._finish(Transient(f"the connection was closed {where}{f': {exc}' if exc else ''}"))
+
+    # -- an answer -------------------------------------------------------------------------------
+
+    def _head_came(self, receiver: Receiver) -> bool:
+        end = self._buffer.find(b"\r\n\r\n", 0, min(self._filled, HEAD_BYTES_MAX))
+        if end < 0:
             if self._filled >= HEAD_BYTES_MAX:
                 raise Transient(f"no end of the headers within {HEAD_BYTES_MAX} bytes")
-            searched = max(0, self._filled - 3)
-            try:
-                self._filled += self._receive_some()
-            except OSError as error:
-                raise Transient(f"the headers stopped coming: {error}") from error
+            return False
+        head = parse_head(bytes(self._view[:end]))
         self._start = end + 4
-        try:
-            return parse_head(bytes(self._view[:end]))
-        except MalformedResponse as error:
-            raise Transient(str(error)) from error
+        self._used = True
+        self.reusable = head.persistent
+        self._remaining = receiver.begin(head)
+        return True
 
-    def _receive_some(self) -> int:
-        """Whatever comes next of a head."""
-        count = self.sock.recv_into(self._view[self._filled :])
-        self._check_progress(count)
-        return count
+    def _hand_on(self, receiver: Receiver) -> None:
+        have = min(self._filled - self._start, self._remaining)
+        if have < self._remaining and self._filled < BUFFER_BYTES:
+            return  # few and large writes are cheaper
+        if have:
+            receiver.take(self._view[self._start : self._start + have])
+        self._remaining -= have
+        if self._start + have < self._filled:
+            self.reusable = False  # it said more than it announced
+        self._start = self._filled = 0
+        if not self._remaining:
+            self._finish(None)
 
-    def _receive(self, wanted: int) -> int:
-        """Up to `wanted` bytes of body; all of them, if the socket can wait for them."""
-        piece = self._view[self._filled : self._filled + wanted]
-        try:
-            count = (
-                self.sock.recv_into(piece, 0, self._flags)
-                if self._flags
-                else self.sock.recv_into(piece)
+    def _finish(self, error: BaseException | None) -> None:
+        self._receiver = None
+        if self._waiter.done():  # cancelled
+            return
+        if error:
+            self._waiter.set_exception(error)
+        else:
+            self._waiter.set_result(None)
+
+    def _check_time(self) -> None:
+        now = self._loop.time()
+        due = min(self._progress_at + self._read_s, self._deadline)
+        if now < due:
+            self._timer = self._loop.call_at(due, self._check_time)
+        elif now < self._deadline:
+            self._finish(Transient(f"nothing came for {self._read_s:g} s"))
+        else:
+            self._finish(Transient("the answer comes too slowly"))
+
+
+async def connect(endpoint: Endpoint, timeouts: Timeouts) -> Connection:
+    """A new connection, to any of the host's addresses: S3 gives several, to spread the load.
+
+    Raises:
+        Transient: nobody answers there.
+        OriginUnavailable: the certificate cannot be trusted; no use in trying again.
+    """
+    try:
+        async with asyncio.timeout(timeouts.connect_s):
+            found = await asyncio.get_running_loop().getaddrinfo(
+                endpoint.host, endpoint.port, type=socket.SOCK_STREAM
             )
-        except OSError as error:
-            raise Transient(f"the body stopped coming: {error}") from error
-        self._check_progress(count)
-        return count
+        addresses = {str(address[0]) for *_, address in found}
+        return await _connect_any(sorted(addresses), endpoint, timeouts)
+    except ssl.SSLCertVerificationError as error:
+        raise OriginUnavailable(
+            f"the certificate of {endpoint.host} cannot be trusted ({error.verify_message});"
+            " set AWS_CA_BUNDLE to the certificate of its authority"
+        ) from error
+    except OSError as error:
+        raise Transient(f"cannot connect to {endpoint.authority}: {error}") from error
 
-    def _check_progress(self, count: int) -> None:
-        if not count:
-            raise Transient("the connection was closed in the middle of an answer")
-        if time.monotonic() > self._deadline:
-            raise Transient("the answer comes too slowly")
 
-
-def _connect(endpoint: Endpoint, timeouts: Timeouts) -> socket.socket:
-    """A connected socket, to any of the host's addresses: S3 gives several, to spread the load."""
-    found = socket.getaddrinfo(endpoint.host, endpoint.port, type=socket.SOCK_STREAM)
-    addresses = random.sample(found, min(len(found), _ADDRESSES_MAX))
-    for number, (family, kind, protocol, _, address) in enumerate(addresses, 1):
-        sock = socket.socket(family, kind, protocol)
+async def _connect_any(addresses: list[str], endpoint: Endpoint, timeouts: Timeouts) -> Connection:
+    chosen = random.sample(addresses, min(len(addresses), _ADDRESSES_MAX))
+    for number, address in enumerate(chosen, 1):
         try:
-            sock.settimeout(timeouts.connect_s)
-            sock.connect(address)
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            return _ready(sock, endpoint, timeouts)
+            async with asyncio.timeout(timeouts.connect_s):
+                _, connection = await asyncio.get_running_loop().create_connection(
+                    lambda: Connection(timeouts),
+                    address,
+                    endpoint.port,
+                    ssl=endpoint.tls,
+                    server_hostname=endpoint.host if endpoint.tls else None,
+                )
+                return connection
+        except ssl.SSLCertVerificationError:
+            raise
         except OSError:
-            sock.close()
-            if number == len(addresses):
+            if number == len(chosen):
                 raise
     raise OSError(f"{endpoint.host} has no address")
-
-
-def _ready(sock: socket.socket, endpoint: Endpoint, timeouts: Timeouts) -> socket.socket:
-    if endpoint.tls:
-        wrapped = endpoint.tls.wrap_socket(sock, server_hostname=endpoint.host)
-        wrapped.settimeout(timeouts.read_s)
-        return wrapped
-    sock.settimeout(None)
-    seconds, rest = divmod(timeouts.read_s, 1.0)
-    limit = _TIMEVAL.pack(int(seconds), int(rest * 1e6))
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, limit)
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, limit)
-    return sock

@@ -1,28 +1,30 @@
-"""The byte engine of S3: signed GET and HEAD on persistent sockets, blocking, called from worker threads.
+"""The byte engine of S3: signed GET and HEAD on persistent connections, on a reactor's loop.
 
-botocore costs 1.5 to 3 ms of CPU per request; this costs about 0.1 (docs/adr/0002-s3-byte-engine.md). It
+botocore costs 1 to 3 ms of CPU per request; this costs about 0.1 (docs/adr/0002-s3-byte-engine.md). It
 does the common case and nothing else: whatever it does not know (redirects, chunked bodies, other errors
 of the client's making) is raised as Unexpected, and aiobotocore does that request instead. Nothing the
 other side says is believed before it is checked against what was asked for.
 """
 
-import threading
+import asyncio
 import time
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
-from http import HTTPStatus
-from typing import NoReturn
 
 from cache_server.origins.http1 import Head
 from cache_server.origins.origin import Fetched, Target, Want
 from cache_server.origins.s3_connection import (
     Connection,
     Endpoint,
+    Receiver,
     StaleConnection,
     Timeouts,
+    connect,
 )
 from cache_server.origins.s3_replies import (
     Subject,
+    Transient,
     Unexpected,
     check_range,
     failure,
@@ -32,10 +34,15 @@ from cache_server.origins.s3_replies import (
 )
 from cache_server.origins.sigv4 import Keys, encoded_key
 from cache_server.origins.transfer import FileSink, Transfer
+from hotshard.core.checksum import Checksum
+from hotshard.core.errors import HotshardError
 
 _IDLE_S = 15.0  # S3 closes idle connections after about 20
 _BYTES_PER_S_MIN = 256 << 10  # slower than this, a transfer is given up
 _ERROR_BYTES_MAX = 64 << 10
+_SUCCESS = {200, 206}
+
+Sink = Callable[[memoryview], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +56,7 @@ class Ask:
 
 
 class Engine:
-    """Connections to one bucket, and the requests made on them."""
+    """Connections to one bucket, and the requests made on them. Belongs to one reactor."""
 
     def __init__(
         self, endpoint: Endpoint, timeouts: Timeouts, *, requester_pays: bool = False
@@ -60,10 +67,9 @@ class Engine:
         if requester_pays:
             self._common["x-amz-request-payer"] = "requester"
         self._idle: deque[Connection] = deque()  # newest last: its buffer is the warmest in cache
-        self._lock = threading.Lock()
         self._closed = False
 
-    def head(self, ask: Ask, headers: dict[str, str], transfer: Transfer) -> dict[str, str]:
+    async def head(self, ask: Ask, headers: dict[str, str]) -> dict[str, str]:
         """HEAD an object; the headers of the answer.
 
         Raises:
@@ -71,17 +77,11 @@ class Engine:
             Transient: try again.
             HotshardError: final.
         """
-        connection, head = self._exchange("HEAD", ask, headers, 0, transfer)
-        try:
-            if head.status != HTTPStatus.OK:
-                _raise_refusal(head, b"", ask.subject)
-        except BaseException:
-            self._put_back(connection, head)
-            raise
-        self._put_back(connection, head)
-        return head.headers
+        answer = _Answer(ask.subject, None)
+        await self._exchange(self._request("HEAD", ask, headers), answer, 0)
+        return answer.success().headers
 
-    def get(self, ask: Ask, want: Want, target: Target, transfer: Transfer) -> Fetched:
+    async def get(self, ask: Ask, want: Want, target: Target) -> Fetched:
         """GET a range of one version into the target file; raises as `head` does, and TargetFailed."""
         headers = {"if-match": if_match(want.info)}
         entire = want.length == want.info.size
@@ -89,53 +89,41 @@ class Engine:
             headers["x-amz-checksum-mode"] = "ENABLED"
         else:
             headers["range"] = f"bytes={want.offset}-{want.offset + want.length - 1}"
-        connection, head = self._exchange("GET", ask, headers, want.length, transfer)
-        healthy = False
-        try:
-            if head.status not in {HTTPStatus.OK, HTTPStatus.PARTIAL_CONTENT}:
-                body = _error_body(connection, head)
-                healthy = body is not None
-                _raise_refusal(head, body, ask.subject)
-            if head.length is None:
-                raise Unexpected("a body without Content-Length")
-            check_range(head.status, head.headers, want)
-            whole = whole_checksum(head.headers) if entire else None
-            sink = FileSink(target, whole.algorithm if whole else want.algorithm, transfer)
-            connection.body(want.length, sink)
-            healthy = True
-        finally:
-            if healthy:
-                self._put_back(connection, head)
-            else:
-                connection.close()
-        return Fetched(sink.sum.value(), sink.algorithm, whole)
+        arrival = _Arrival(want, target, entire=entire)
+        answer = _Answer(ask.subject, arrival.accept)
+        await self._exchange(self._request("GET", ask, headers), answer, want.length)
+        answer.success()
+        return arrival.fetched()
 
     def close(self) -> None:
         """Close the idle connections; the others close when their request is done."""
-        with self._lock:
-            self._closed = True
-            idle, self._idle = self._idle, deque()
-        for connection in idle:
+        self._closed = True
+        while self._idle:
+            self._idle.pop().close()
+
+    async def _exchange(self, request: bytes, receiver: Receiver, length: int) -> None:
+        limit_s = self._timeouts.read_s + length / _BYTES_PER_S_MIN
+        connection = self._kept() or await connect(self._endpoint, self._timeouts)
+        try:
+            await connection.exchange(request, receiver, limit_s)
+        except StaleConnection:
+            connection = await connect(self._endpoint, self._timeouts)
+            await connection.exchange(request, receiver, limit_s)
+        if connection.reusable and not self._closed:
+            connection.idle_since = asyncio.get_running_loop().time()
+            self._idle.append(connection)
+        else:
             connection.close()
 
-    def _exchange(
-        self, method: str, ask: Ask, headers: dict[str, str], length: int, transfer: Transfer
-    ) -> tuple[Connection, Head]:
-        request = self._request(method, ask, headers)
-        fresh = False
-        while True:
-            connection = self._take(fresh=fresh)
-            try:
-                transfer.attach(connection.sock)
-                now = time.monotonic()
-                deadline = now + self._timeouts.read_s + length / _BYTES_PER_S_MIN
-                return connection, connection.exchange(request, deadline)
-            except StaleConnection:  # cannot come from a fresh one
-                connection.close()
-                fresh = True
-            except BaseException:
-                connection.close()
-                raise
+    def _kept(self) -> Connection | None:
+        oldest = asyncio.get_running_loop().time() - _IDLE_S
+        while self._idle and not (self._idle[0].reusable and self._idle[0].idle_since > oldest):
+            self._idle.popleft().close()
+        while self._idle:
+            connection = self._idle.pop()
+            if connection.reusable:
+                return connection
+        return None
 
     def _request(self, method: str, ask: Ask, headers: dict[str, str]) -> bytes:
         path = self._endpoint.path + encoded_key(ask.key)
@@ -146,38 +134,72 @@ class Engine:
         lines = "".join(f"{name}: {value}\r\n" for name, value in sent.items())
         return f"{method} {path} HTTP/1.1\r\n{lines}user-agent: hotshard\r\n\r\n".encode()
 
-    def _take(self, *, fresh: bool) -> Connection:
-        while not fresh:
-            try:
-                connection = self._idle.pop()
-            except IndexError:
-                break
-            if time.monotonic() - connection.idle_since < _IDLE_S:
-                return connection
-            connection.close()
-        return Connection(self._endpoint, self._timeouts)
 
-    def _put_back(self, connection: Connection, head: Head) -> None:
-        connection.idle_since = time.monotonic()
-        with self._lock:
-            if head.persistent and connection.drained and not self._closed:
-                self._idle.append(connection)
-                return
-        connection.close()
+class _Answer:
+    """The Receiver of every request: success goes where `accept` says, errors are kept and read."""
+
+    def __init__(self, subject: Subject, accept: Callable[[Head], Sink] | None) -> None:
+        self._subject = subject
+        self._accept = accept  # None: an answer without a body, to a HEAD
+        self._sink: Sink
+        self._error = bytearray()
+        self._head: Head | None = None
+
+    def begin(self, head: Head) -> int:
+        """Decide where the body goes."""
+        self._head = head
+        if self._accept is None:
+            return 0
+        if head.status in _SUCCESS:
+            if head.length is None:
+                raise Unexpected("a body without Content-Length")
+            self._sink = self._accept(head)
+            return head.length
+        if head.length is None or head.length > _ERROR_BYTES_MAX:
+            raise _refused(head, None, self._subject)
+        self._sink = self._error.extend
+        return head.length
+
+    def take(self, data: memoryview) -> None:
+        """Pass the body on."""
+        self._sink(data)
+
+    def success(self) -> Head:
+        """The head, if it was one of success; raises what else it means."""
+        assert self._head is not None
+        if self._head.status not in _SUCCESS:
+            raise _refused(self._head, bytes(self._error), self._subject)
+        return self._head
 
 
-def _error_body(connection: Connection, head: Head) -> bytes | None:
-    """The body of an error answer; None: it cannot be read, and the connection is of no more use."""
-    if head.length is None or head.length > _ERROR_BYTES_MAX:
-        return None
-    parts: list[bytes] = []
-    connection.body(head.length, lambda piece: parts.append(bytes(piece)))
-    return b"".join(parts)
+class _Arrival:
+    """The wanted range on its way into the target."""
+
+    def __init__(self, want: Want, target: Target, *, entire: bool) -> None:
+        self._want = want
+        self._target = target
+        self._entire = entire
+        self._whole: Checksum | None = None
+        self._sink: FileSink
+
+    def accept(self, head: Head) -> Sink:
+        """Where the body goes, if it is what was asked for."""
+        check_range(head.status, head.headers, self._want)
+        whole = self._whole = whole_checksum(head.headers) if self._entire else None
+        algorithm = whole.algorithm if whole else self._want.algorithm
+        self._sink = FileSink(self._target, algorithm, Transfer())
+        return self._sink
+
+    def fetched(self) -> Fetched:
+        """What was written."""
+        return Fetched(self._sink.sum.value(), self._sink.algorithm, self._whole)
 
 
-def _raise_refusal(head: Head, body: bytes | None, subject: Subject) -> NoReturn:
+def _refused(
+    head: Head, body: bytes | None, subject: Subject
+) -> HotshardError | Transient | Unexpected:
     refused = refusal(head.status, head.headers, body or b"")
     known = head.status >= 401 and not (body is None and head.status in {401, 403})
     if not known:  # also 403 with an unreadable reason: worth a second request, to say why
-        raise Unexpected(f"status {head.status} {refused.code}")
-    raise failure(refused, subject)
+        return Unexpected(f"status {head.status} {refused.code}")
+    return failure(refused, subject)

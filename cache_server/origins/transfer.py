@@ -3,13 +3,13 @@
 import asyncio
 import contextlib
 import os
-import socket
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
+from cache_server.flight import settled
 from cache_server.origins.origin import Target
+from cache_server.origins.threads import Threads
 from hotshard.core.checksum import Algorithm, running
 
 T = TypeVar("T")
@@ -30,26 +30,14 @@ class TargetFailed(Exception):
 class Transfer:
     """What the event loop holds of a request that a thread makes."""
 
-    __slots__ = ("_sock", "aborted")
+    __slots__ = ("aborted",)
 
     def __init__(self) -> None:
         self.aborted = False
-        self._sock: socket.socket | None = None
-
-    def attach(self, sock: socket.socket) -> None:
-        """Name the socket that an abort must wake up."""
-        self._sock = sock  # before the check: abort() sets and reads in the opposite order
-        if self.aborted:
-            raise Aborted
 
     def abort(self) -> None:
-        """Make the thread stop soon; safe from any thread."""
+        """Make the thread stop before its next write; safe from any thread."""
         self.aborted = True
-        sock = self._sock
-        if sock is not None:
-            with contextlib.suppress(OSError):  # already closed
-                # Not SSLSocket.shutdown: it drops its state under the thread that reads.
-                socket.socket.shutdown(sock, socket.SHUT_RDWR)
 
 
 class FileSink:
@@ -84,7 +72,7 @@ class FileSink:
 
 
 async def in_thread(
-    pool: ThreadPoolExecutor,
+    pool: Threads,
     call: Callable[[], T],
     transfer: Transfer,
     *,
@@ -99,14 +87,14 @@ async def in_thread(
         grace_s: how long to wait for the thread; None: for ever, as its own timeouts bound that.
     """
     job = pool.submit(call)
-    waiter = asyncio.wrap_future(job)
     try:
-        return await asyncio.shield(waiter)
+        await settled(job.future)
     except asyncio.CancelledError:
         transfer.abort()
         if not job.cancel():
-            await _stopped(waiter, grace_s)
+            await _stopped(job.future, grace_s)
         raise
+    return job.future.result()
 
 
 async def _stopped(waiter: asyncio.Future[T], grace_s: float | None) -> None:

@@ -21,6 +21,7 @@ import logging
 from collections.abc import Sequence
 from functools import partial
 
+from cache_server.flight import settled
 from cache_server.store.disks import Disks
 from cache_server.store.drops import Drops
 from cache_server.store.index import Entry
@@ -211,7 +212,9 @@ class Store:
         """A blank file; making them many at a time spares small shards a hop to the pool each."""
         while (blank := volume.take_blank()) is None:
             making = volume.blanking or self._make_blanks(volume)
-            await asyncio.wait([making])  # others wait for it too: it outlives a cancelled caller
+            if making.done():
+                await asyncio.sleep(0)  # made_blanks() is about to run
+            await settled(making)  # others wait for it too: it outlives a cancelled caller
             error = making.exception()
             if error is not None:
                 raise error

@@ -42,8 +42,10 @@ def shared(s3: SeaweedS3) -> tuple[Any, str]:
 class World(Protocol):
     """An origin, and a way to change what is in it behind its back."""
 
-    origin: Origin
     prefix: str
+
+    @property
+    def origin(self) -> Origin: ...
 
     def put(self, key: str, body: bytes) -> None: ...
 
@@ -91,7 +93,7 @@ async def world(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator
     else:
         (tmp_path / "tree").mkdir()
         made = PosixWorld(tmp_path / "tree")
-    await made.origin.start()  # type: ignore[attr-defined]
+    await made.origin.start()
     yield made
     await made.origin.close()
     await made.origin.close()

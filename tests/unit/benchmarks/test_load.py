@@ -1,15 +1,17 @@
 import os
 import time
+from contextlib import closing
 
 import pytest
 
 from benchmarks.data import DataSet
 from benchmarks.load.crew import Crew, Load
 from benchmarks.load.latency import percentiles_ns
-from benchmarks.load.loops import Place, closed_loop, open_loop
-from benchmarks.load.targets import Files, Sabotaged
+from benchmarks.load.loops import Place, check_reads, closed_loop, open_loop
+from benchmarks.load.targets import CacheClient, DirectS3, Files, Sabotaged, TargetSpec
 from benchmarks.load.workloads import Kind, Workload
 from benchmarks.results import BenchError, WrongBytes
+from benchmarks.rows.scene import in_s3
 from benchmarks.sabotage import Sabotage
 
 DATA = DataSet(seed=3, count=4, object_bytes=256 << 10)
@@ -85,3 +87,17 @@ def test_a_target_that_cannot_be_opened_or_read_fails_the_run(place):
     load = Load(Files(), place, WORKLOAD, seconds=0.05)
     with Crew(load, 1) as crew, pytest.raises(BenchError, match="FileNotFoundError"):
         crew.run()
+
+
+@pytest.mark.slow
+def test_every_target_reads_the_same_bytes(tmp_path):
+    with in_s3(str(tmp_path), DATA) as remote, remote.cold_node() as node:
+        environment = tuple(remote.server.environment.items())
+        specs: list[TargetSpec] = [
+            CacheClient(node.socket_path),
+            CacheClient(node.grpc_address),
+            DirectS3(remote.bucket, environment),
+        ]
+        for spec in specs:
+            with closing(spec.open()) as target:
+                check_reads(target, remote.place, WORKLOAD.reads(DATA, 0, 1))

@@ -122,7 +122,8 @@ async def test_a_tree_that_hangs_is_unavailable_and_writes_no_more(
     hang.set()
     await asyncio.to_thread(done.wait, 30)
     await origin.close()
-    origin._pool.shutdown(wait=True)
+    for thread in origin._pool._threads:
+        await asyncio.to_thread(thread.join, 30)
     assert os.fstat(target.fd).st_size == 0
 
 

@@ -2,25 +2,25 @@
 
 import asyncio
 import os
-import socket
 import threading
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import AsyncIterator
 
 import pytest
 
 from cache_server.origins.origin import Target
+from cache_server.origins.threads import Threads
 from cache_server.origins.transfer import Aborted, FileSink, TargetFailed, Transfer, in_thread
 from hotshard.core.checksum import Algorithm, checksum
 
 
 @pytest.fixture
-def pool() -> Iterator[ThreadPoolExecutor]:
-    with ThreadPoolExecutor(1) as made:
-        yield made
+async def pool() -> AsyncIterator[Threads]:
+    made = Threads(1, "test")
+    yield made
+    made.close()
 
 
-async def test_results_and_errors_come_back(pool: ThreadPoolExecutor) -> None:
+async def test_results_and_errors_come_back(pool: Threads) -> None:
     assert await in_thread(pool, lambda: 5, Transfer()) == 5
 
     def fail() -> None:
@@ -30,7 +30,7 @@ async def test_results_and_errors_come_back(pool: ThreadPoolExecutor) -> None:
         await in_thread(pool, fail, Transfer())
 
 
-async def test_cancelling_waits_until_the_thread_has_stopped(pool: ThreadPoolExecutor) -> None:
+async def test_cancelling_waits_until_the_thread_has_stopped(pool: Threads) -> None:
     """However often it is cancelled."""
     transfer, started, may_stop = Transfer(), threading.Event(), threading.Event()
     stopped = False
@@ -56,7 +56,7 @@ async def test_cancelling_waits_until_the_thread_has_stopped(pool: ThreadPoolExe
     assert stopped
 
 
-async def test_work_that_has_not_begun_is_taken_back(pool: ThreadPoolExecutor) -> None:
+async def test_work_that_has_not_begun_is_taken_back(pool: Threads) -> None:
     release, ran = threading.Event(), []
     async with asyncio.TaskGroup() as group:
         blocker = group.create_task(in_thread(pool, lambda: release.wait(30), Transfer()))
@@ -70,25 +70,12 @@ async def test_work_that_has_not_begun_is_taken_back(pool: ThreadPoolExecutor) -
     assert ran == []
 
 
-async def test_a_thread_that_hangs_is_waited_for_only_so_long(pool: ThreadPoolExecutor) -> None:
+async def test_a_thread_that_hangs_is_waited_for_only_so_long(pool: Threads) -> None:
     release = threading.Event()
     with pytest.raises(TimeoutError):
         async with asyncio.timeout(0.02):
             await in_thread(pool, lambda: release.wait(30), Transfer(), grace_s=0.02)
     release.set()
-
-
-def test_an_abort_wakes_up_who_reads() -> None:
-    ours, theirs = socket.socketpair()
-    with ours, theirs:
-        transfer = Transfer()
-        transfer.attach(ours)
-        thread = threading.Thread(target=transfer.abort)
-        thread.start()
-        assert ours.recv(1) == b""
-        thread.join()
-        with pytest.raises(Aborted):
-            transfer.attach(ours)
 
 
 def test_the_sink_writes_and_sums() -> None:

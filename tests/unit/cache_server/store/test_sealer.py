@@ -20,7 +20,9 @@ class Bench:
 
     def note(self, name, write=lambda _records: None):
         job = Note(write=write)
-        job.delivered = lambda: self.delivered.append((name, job.error.errno if job.error else None))
+        job.delivered = lambda: self.delivered.append(
+            (name, job.error.errno if job.error else None)
+        )
         self.sealer.submit(job)
 
     async def close(self):

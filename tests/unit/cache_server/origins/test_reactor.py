@@ -1,0 +1,113 @@
+"""Coroutines run in another thread: outcomes, cancellation, and an orderly end."""
+
+import asyncio
+import contextlib
+import threading
+from collections.abc import AsyncIterator
+
+import pytest
+
+from cache_server.origins.reactor import Reactor
+
+
+@pytest.fixture
+async def reactor() -> AsyncIterator[Reactor]:
+    made = Reactor("test")
+    made.start()
+    yield made
+    await made.close()
+    await made.close()
+
+
+async def test_results_and_errors_come_back(reactor: Reactor) -> None:
+    async def where() -> str:
+        await asyncio.sleep(0)
+        return threading.current_thread().name
+
+    async def fail() -> None:
+        raise KeyError("x")
+
+    assert await reactor.run(where) == "test"
+    with pytest.raises(KeyError):
+        await reactor.run(fail)
+    assert reactor.in_flight == 0
+
+
+async def test_many_at_once(reactor: Reactor) -> None:
+    async def double(number: int) -> int:
+        await asyncio.sleep(0)
+        return 2 * number
+
+    async with asyncio.TaskGroup() as group:
+        tasks = [
+            group.create_task(reactor.run(lambda number=number: double(number)))  # type: ignore[misc]
+            for number in range(500)
+        ]
+    assert [task.result() for task in tasks] == [2 * number for number in range(500)]
+
+
+@pytest.mark.parametrize("turns", range(6))
+async def test_a_cancelled_caller_waits_until_the_work_has_ended(
+    reactor: Reactor, turns: int
+) -> None:
+    """Whenever it is cancelled, and however often."""
+    began = ended = 0
+
+    async def work() -> None:
+        nonlocal began, ended
+        began += 1
+        try:
+            await asyncio.Event().wait()
+        finally:
+            await asyncio.sleep(0.01)
+            ended += 1
+
+    async with asyncio.TaskGroup() as group:
+        task = group.create_task(reactor.run(work))
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        task.cancel()
+        await asyncio.sleep(0)
+        task.cancel()
+    assert task.cancelled()
+    assert began == ended
+    assert reactor.in_flight == 0
+
+
+async def test_work_that_ends_all_the_same_does_not_undo_the_cancellation(
+    reactor: Reactor,
+) -> None:
+    started = threading.Event()
+
+    async def stubborn() -> int:
+        started.set()
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.Event().wait()
+        return 5
+
+    async with asyncio.TaskGroup() as group:
+        task = group.create_task(reactor.run(stubborn))
+        await asyncio.to_thread(started.wait, 20)
+        task.cancel()
+    assert task.cancelled()
+
+
+async def test_the_end_cancels_what_runs() -> None:
+    reactor = Reactor("test")
+    reactor.start()
+    started = threading.Event()
+
+    async def work() -> None:
+        started.set()
+        await asyncio.Event().wait()
+
+    async with asyncio.TaskGroup() as group:
+        task = group.create_task(reactor.run(work))
+        await asyncio.to_thread(started.wait, 20)
+        await reactor.close()
+        await asyncio.wait([task])
+    assert task.cancelled()
+
+
+async def test_one_that_never_started_is_closed() -> None:
+    await Reactor("test").close()

@@ -22,7 +22,7 @@ HELPER = Path("/sbin/mount.hotshard")
 
 @pytest.fixture(scope="module")
 def origin(tmp_path_factory) -> Path:
-    root = tmp_path_factory.mktemp("origin")
+    root: Path = tmp_path_factory.mktemp("origin")
     (root / "d").mkdir()
     (root / "d" / "file").write_text("content")
     return root
@@ -91,6 +91,7 @@ def test_what_goes_wrong_is_one_line_that_says_what_to_do(cli, origin, target, t
         got, error = cli("mount", *arguments)
         assert got == code, error
         assert error.startswith("hotshard: ")
+        assert isinstance(error, str)
         assert error.count("\n") == 1 + ("mistake" in error)  # mistakes have a line each
         return error
 

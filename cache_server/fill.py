@@ -200,12 +200,12 @@ class WholeFill(Fill):
 
     async def _run(self) -> None:
         try:
-            self._partial = await self._tools.store.begin(self.key)
             if self.key.size:
                 fetched = await self._fetch_all()
                 whole = fetched.whole if self.key.size == self.key.object_size else None
                 await self._seal([fetched.checksum], fetched.algorithm, whole)
             else:
+                self._partial = await self._tools.store.begin(self.key)
                 await self._seal([], Algorithm.XXH3_64, None)
         except asyncio.CancelledError:
             self.sealed.cancel()
@@ -214,10 +214,12 @@ class WholeFill(Fill):
             await self._close(self._reason(error))
 
     async def _fetch_all(self) -> Fetched:
+        """Fetch it once its turn has come; before that it holds neither file nor space."""
         slots = self._tools.slots
         self._ticket = ticket = slots.ask(demand=self._demand)
         await slots.acquire(ticket)
         try:
+            self._partial = await self._tools.store.begin(self.key)
             return await self._fetch(0, self.key.size, Algorithm.XXH3_64)
         finally:
             slots.release(ticket)

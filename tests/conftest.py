@@ -4,9 +4,14 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from hypothesis import settings
 
 from hotshard.cli.s3_server import SeaweedS3
 from support import s3 as support_s3
+
+# How long an example takes says more of the machine than of the code: timed numbers are benchmarks.
+settings.register_profile("hotshard", deadline=None, print_blob=True)
+settings.load_profile("hotshard")
 
 
 @pytest.fixture(scope="session")

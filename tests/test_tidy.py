@@ -19,6 +19,7 @@ BANNED_NAMES = {"base", "common", "helper", "helpers", "manager", "misc", "util"
 TESTED_ELSEWHERE = {
     "cache_server/__main__.py": "tests/integration/test_bad_input.py",
     "cache_server/config/__main__.py": "tests/unit/cache_server/config/test_reference.py",
+    "cache_server/block_fill.py": "tests/unit/cache_server/test_cache.py",
     "cache_server/fill.py": "tests/unit/cache_server/test_cache.py",
     "cache_server/local_*.py": "tests/integration/test_bad_input.py",
     "cache_server/node.py": "tests/integration/test_promises.py",

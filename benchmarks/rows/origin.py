@@ -10,7 +10,7 @@ from functools import partial
 
 from benchmarks import engines
 from benchmarks.bench import Bench, Row, Scale, Side, Sides, constant
-from benchmarks.cost import Cost, peak_rss_bytes
+from benchmarks.cost import Cost, back_memory, peak_rss_bytes
 from benchmarks.data import DataSet
 from benchmarks.engines import Figure
 from benchmarks.results import BenchError, Measured
@@ -22,6 +22,7 @@ _MIB = 1 << 20
 _SMALL_BYTES = 100 << 10
 _BLOCK_BYTES = 8 * _MIB  # the server's own, and the ranges of the engines
 _IN_FLIGHT = 32
+_BATCH = 1000  # bodies held at one time
 _FILLS_IN_FLIGHT = 16  # what a prefetch may hold of the server's 32
 _RSS_LIMIT_MIB = 300.0
 
@@ -37,6 +38,7 @@ def _open_fill(bench: Bench) -> Iterator[Sides]:
 def _fill(remote: Remote, sabotage: Sabotage) -> Measured:
     """Make the whole set resident, then (untimed) read all of it."""
     with remote.cold_node() as node, connect(node) as client:
+        back_memory(_memory_for(remote))
         with Cost({"server": node.pid}) as cost:
             sabotage.wrap(warm)(client, remote.place)
         _check_all(remote, sabotage.wrap_into(client.read_into))
@@ -53,18 +55,22 @@ def _open_small(bench: Bench) -> Iterator[Sides]:
 
 
 def _small(remote: Remote, sabotage: Sabotage) -> Measured:
-    """What an epoch's first pass does: list the prefix, then read every object once."""
+    """What an epoch's first pass does: list the prefix, then read every object once, in batches."""
     settings = {"fetch": {"concurrency": _IN_FLIGHT}}
     with remote.cold_node(**settings) as node, connect(node) as client:
         read_many = sabotage.wrap_bytes(client.read_many)
-        with Cost({"server": node.pid}) as cost:
+        back_memory(_memory_for(remote))
+        cost = Cost({"server": node.pid})
+        with cost:
             uris = [entry.uri for entry in client.list(remote.place.prefix)]
-            bodies = read_many(uris)
-    data = remote.place.data
-    if uris != remote.place.uris():
-        raise BenchError(f"the listing has {len(uris)} names, {data.count} were uploaded")
-    for index, body in enumerate(bodies):
-        data.check(index, 0, data.object_bytes, body)
+        data = remote.place.data
+        if uris != remote.place.uris():
+            raise BenchError(f"the listing has {len(uris)} names, {data.count} were uploaded")
+        for start in range(0, data.count, _BATCH):
+            with cost:
+                bodies = read_many(uris[start : start + _BATCH])
+            for number, body in enumerate(bodies):
+                data.check(start + number, 0, data.object_bytes, body)
     count = data.count
     return Measured(count / cost.seconds, cost.seconds, data.total_bytes, count, cost.cpu_s)
 
@@ -97,12 +103,18 @@ def _engines(
     environment = dict(remote.server.environment)
 
     def side(engine: str) -> Measured:
+        back_memory(_memory_for(remote))
         figure = engines.measure(engine, load, environment)
         cpu_s = {"client": figure.cpu_s}
         return Measured(value(figure), figure.seconds, figure.total_bytes, figure.objects, cpu_s)
 
     peers = engines.PEERS[:1] if bench.scale is Scale.TINY else engines.PEERS
     return {engine: partial(side, engine) for engine in peers}
+
+
+def _memory_for(remote: Remote) -> int:
+    """What a run fills at most: the set in the file cache, and as bytes of a reader."""
+    return 2 * remote.place.data.total_bytes
 
 
 def _check_all(remote: Remote, read_into: ReadInto) -> None:

@@ -37,6 +37,17 @@ TESTED_ELSEWHERE = {
         f"client/hotshard/{name}.py": "tests/contract/client/test_client.py"
         for name in ("calls", "openfile", "packets", "remote")
     },
+    "client/hotshard/mount/abi.py": "tests/unit/hotshard/mount/test_codec.py",
+    **{
+        f"client/hotshard/mount/{name}.py": f"tests/fuse/test_{test}.py"
+        for test, names in {
+            "names": "directories filesystem names parts",
+            "reads": "contents device files source",
+            "recovery": "answers keeper late loop pool publish reader",
+            "server": "server_source",
+        }.items()
+        for name in names.split()
+    },
     "client/hotshard/steps.py": "tests/unit/hotshard/test_ops.py",
     "client/hotshard/wire.py": "tests/unit/cache_server/test_service.py",
 }

@@ -6,17 +6,18 @@ from pathlib import Path
 
 import pytest
 
-from support.mounts import Mounted
+from support.mounts import FULL, Mounted
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Skip, with a reason, where nothing can be mounted."""
-    if os.path.exists("/dev/fuse") and os.geteuid() == 0:
-        return
-    skip = pytest.mark.skip(reason="needs /dev/fuse and root")
-    for item in items:
-        if "tests/fuse" in str(item.path):
-            item.add_marker(skip)
+    ours = [item for item in items if "tests/fuse" in str(item.path)]
+    if not os.path.exists("/dev/fuse") or os.geteuid() != 0:
+        for item in ours:
+            item.add_marker(pytest.mark.skip(reason="needs /dev/fuse and root"))
+    if FULL:
+        for item in ours:
+            item.add_marker(pytest.mark.timeout(600))
 
 
 @pytest.fixture

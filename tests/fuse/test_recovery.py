@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from hotshard.cli.cache_process import CacheProcess
+from support.mounts import FULL
 
 READER = """
 import hashlib, mmap, os, random, sys, time
@@ -81,7 +82,6 @@ def check(running: list[subprocess.Popen[str]], seconds: float) -> None:
         print(output.strip())
 
 
-FULL = os.environ.get("HOTSHARD_TEST_SCALE") == "1"
 SECONDS = 60.0 if FULL else 6.0
 
 CASES = {

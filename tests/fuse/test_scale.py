@@ -11,8 +11,9 @@ import pytest
 from hotshard.v1 import local_pb2 as pb
 from hotshard.v1 import types_pb2
 from support.fake_server import FakeServer, FakeStore
+from support.mounts import FULL
 
-COUNT = 1_000_000 if os.environ.get("HOTSHARD_TEST_SCALE") == "1" else 120_000
+COUNT = 1_000_000 if FULL else 120_000
 PAGE = 1000
 PREFIX = "s3://many/d/"
 
@@ -65,12 +66,12 @@ def test_a_directory_of_very_many_files(mount, tmp_path):
         assert (mounted / "img-00000007.jpg").stat().st_size == 7  # does not wait for the listing
         first_s = time.monotonic() - started
         find = ["find", str(mounted.path), "-type", "f", "-size", "-1"]
-        subprocess.run(find, check=True, timeout=100, capture_output=True)
+        subprocess.run(find, check=True, timeout=400, capture_output=True)
         listed_s = time.monotonic() - started
         started = time.monotonic()
         script = f"find {mounted.path} -type f -printf '%f %s %i\\n' | sort"
         out = subprocess.run(
-            script, shell=True, check=True, timeout=100, capture_output=True
+            script, shell=True, check=True, timeout=400, capture_output=True
         ).stdout
         found_s = time.monotonic() - started
         after = memory(reader)

@@ -59,7 +59,7 @@ def test_a_directory_of_very_many_files(mount, tmp_path):
     """
     store = FakeStore(tmp_path)
     with ManyNames(store, tmp_path / "s") as server:
-        mounted = mount(tmp_path, server="yes", uri="s3://many/d/", address=server.address)
+        mounted = mount(tmp_path, server="yes", uri=PREFIX, address=server.address, ttl_s=3600)
         reader = mounted.reader()
         before = memory(reader)
         started = time.monotonic()

@@ -30,11 +30,23 @@ TESTED_ELSEWHERE = {
     "client/hotshard/cli/child.py": "tests/integration/test_demo.py",
     "client/hotshard/cli/demo*.py": "tests/integration/test_demo.py",
     "client/hotshard/cli/s3_server.py": "tests/conftest.py",
+    "client/hotshard/cli/mounting.py": "tests/fuse/test_cli.py",
     "client/hotshard/cli/*.py": "tests/integration/test_cli.py",
     "client/hotshard/core/objects.py": "tests/unit/hotshard/core/test_blocks.py",  # data only
     **{
         f"client/hotshard/{name}.py": "tests/contract/client/test_client.py"
         for name in ("calls", "openfile", "packets", "remote")
+    },
+    "client/hotshard/mount/abi.py": "tests/unit/hotshard/mount/test_codec.py",
+    **{
+        f"client/hotshard/mount/{name}.py": f"tests/fuse/test_{test}.py"
+        for test, names in {
+            "names": "directories filesystem names parts",
+            "reads": "contents device files source",
+            "recovery": "answers keeper late loop pool publish reader",
+            "server": "server_source",
+        }.items()
+        for name in names.split()
     },
     "client/hotshard/steps.py": "tests/unit/hotshard/test_ops.py",
     "client/hotshard/wire.py": "tests/unit/cache_server/test_service.py",

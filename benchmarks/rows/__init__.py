@@ -4,13 +4,24 @@ from collections.abc import Sequence
 
 from benchmarks.bench import Row
 from benchmarks.results import BenchError
-from benchmarks.rows import harness, local_readers, local_reads, local_small, origin, scale
+from benchmarks.rows import (
+    harness,
+    local_readers,
+    local_reads,
+    local_small,
+    mount,
+    mount_peers,
+    origin,
+    scale,
+)
 
 CATALOGUE: tuple[Row, ...] = (
     *harness.ROWS,
     *local_reads.ROWS,
     *local_small.ROWS,
     *local_readers.ROWS,
+    *mount.ROWS,
+    *mount_peers.ROWS,
     *origin.ROWS,
     *scale.ROWS,
 )

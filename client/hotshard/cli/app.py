@@ -12,7 +12,7 @@ from importlib.metadata import version
 
 import click
 
-from hotshard.cli import copying, exits, operating, reading, serving, warming
+from hotshard.cli import copying, exits, mounting, operating, reading, serving, warming
 from hotshard.cli.demo import demo
 from hotshard.cli.session import Session
 from hotshard.core.errors import HotshardError
@@ -63,6 +63,9 @@ for command in (
     copying.cp,
     warming.prefetch,
     warming.warm,
+    mounting.mount,
+    mounting.umount,
+    mounting.mount_upgrade,
     operating.pin,
     operating.unpin,
     operating.evict,

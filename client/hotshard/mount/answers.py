@@ -1,0 +1,71 @@
+"""What a handler of requests takes and gives, and how it waits for a source."""
+
+import errno
+import logging
+import os
+import time
+from collections.abc import Callable
+from typing import NamedTuple, TypeVar
+
+from hotshard.core.errors import HotshardError, Overloaded, ServerUnavailable
+from hotshard.mount.codec import Request
+from hotshard.mount.metrics import Tally
+
+log = logging.getLogger(__name__)
+
+RETRY_S = 0.2  # between two tries, while the cache server is away
+_ERRNOS = frozenset({errno.ENOENT, errno.EACCES, errno.ESTALE, errno.EINVAL, errno.EIO})
+
+T = TypeVar("T")
+Payload = bytes | memoryview
+
+
+class Refusal(Exception):
+    """The answer to a request is an errno."""
+
+    def __init__(self, code: int) -> None:
+        super().__init__(os.strerror(code))
+        self.errno = code
+
+
+class Task(NamedTuple):
+    """What a handler has to work with besides the request."""
+
+    buffer: memoryview
+    """Room for the largest read."""
+    tally: Tally
+    deadline_s: float
+    """When a worker has to have an answer; nobody waits for it later."""
+
+
+class Later(NamedTuple):
+    """The answer needs the source: run this on a worker."""
+
+    run: Callable[[Request, Task], Payload]
+    timeout_s: float
+
+
+Answer = Payload | Later | None
+"""None: this request has no reply."""
+
+
+def patiently(task: Task, ask: Callable[[float], T]) -> T:
+    """What the source says, asked again until the deadline while it is away or overloaded.
+
+    Raises:
+        Refusal: it has no answer in time, or says no.
+    """
+    while True:
+        left_s = task.deadline_s - time.monotonic()
+        try:
+            return ask(max(0.1, left_s))
+        except (ServerUnavailable, Overloaded) as error:
+            pause_s = max(RETRY_S, getattr(error, "retry_after_s", 0.0))
+            if pause_s >= left_s:
+                raise Refusal(errno.EIO) from error
+            time.sleep(pause_s)
+        except HotshardError as error:
+            code = error.errno if error.errno in _ERRNOS else errno.EIO
+            if code == errno.EIO:
+                log.warning("%s", error)
+            raise Refusal(code or errno.EIO) from error

@@ -1,0 +1,171 @@
+"""The options of a mount: what `-o` takes, and what keeper and reader are started with.
+
+One frozen dataclass; it travels to the keeper and to each reader as JSON. Every mistake is reported at
+once.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+from hotshard.core.errors import ConfigError
+
+MODES = ("auto", "passthrough", "cached", "no_open")
+# What mount(8) and systemd add on their own, and what a read-only mount always is.
+_IGNORED = {"ro", "defaults", "nosuid", "nodev", "noatime", "relatime", "auto", "noauto", "user", "users",
+            "nofail", "_netdev", "exec", "noexec", "dev", "suid", "rw", "nouser"}  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class MountOptions:
+    """Options of one mount."""
+
+    address: str | None = None
+    """The cache server's socket; default: HOTSHARD_ADDRESS, else /run/hotshard/local.sock."""
+    mode: str = "auto"
+    """`passthrough`: for what is complete on this node (Linux 6.9+), else `cached`: through the page cache
+    of the mount. `no_open`: cached, and opening a file asks nobody. `auto`: `no_open` if the mount is
+    immutable and its files are small, else `passthrough`."""
+    allow_other: bool = True
+    """Other users than the one who mounts may read."""
+    uid: int = 0
+    """Owner of every file."""
+    gid: int = 0
+    """Group of every file."""
+    umask: int = 0o022
+    """Bits taken away from 0644 and 0755; nobody may write anyway."""
+    ttl_s: float = 60.0
+    """How long names and versions may be believed before they are asked for again."""
+    immutable: bool = False
+    """Nothing ever changes at the origin: names and versions are believed for ever."""
+    request_timeout_s: float = 60.0
+    """A request that takes longer fails with EIO."""
+    list_timeout_s: float = 600.0
+    """The same for listing a directory, which may be very large."""
+    orphan_timeout_s: float = 600.0
+    """Without a working reader for so long, the mount gives up and everything on it fails."""
+    hang_timeout_s: float = 10.0
+    """A reader that gives no sign of life for so long is replaced."""
+    drain_timeout_s: float = 10.0
+    """How long a reader that is replaced on purpose may finish what it has begun."""
+    threads: int = 2
+    """Threads that take requests from the kernel, each on a queue of its own."""
+    workers: int = 32
+    """Threads that wait for the cache server."""
+    files_max: int = 4096
+    """Open files of the cache kept for reuse; at most half of RLIMIT_NOFILE."""
+    read_ahead_kib: int = 1024
+    """How far the kernel reads ahead of a sequential reader in cached mode."""
+    resend: bool = True
+    """Use the kernel's resend (Linux 6.9+) after a crash of the reader, not only our own record."""
+    log_file: str | None = None
+    """Where a mount in the background logs; default: its standard error, unless that is a terminal."""
+    metrics_file: str | None = None
+    """Write the metrics here every few seconds (Prometheus text; for a textfile collector)."""
+    metrics_port: int | None = None
+    """Serve the metrics on http://127.0.0.1:port/metrics."""
+
+    def problems(self) -> list[str]:
+        """What cannot work; empty if all is well."""
+        found = []
+        if self.mode not in MODES:
+            found.append(f"mode={self.mode}: one of {', '.join(MODES)}")
+        found += [
+            f"{name}={getattr(self, name)}: must be positive"
+            for name in (
+                "request_timeout_s",
+                "list_timeout_s",
+                "orphan_timeout_s",
+                "hang_timeout_s",
+            )
+            if getattr(self, name) <= 0
+        ]
+        limits = {"threads": (1, 16), "workers": (1, 256), "files_max": (16, 1 << 20)}
+        for name, (least, most) in limits.items():
+            if not least <= getattr(self, name) <= most:
+                found.append(f"{name}={getattr(self, name)}: from {least} to {most}")
+        if self.ttl_s < 0:
+            found.append(f"ttl_s={self.ttl_s}: must not be negative")
+        return found
+
+
+def parse_options(words: Mapping[str, str | bool] | str) -> MountOptions:
+    """Options from the text after `-o` ("a,b=c").
+
+    Raises:
+        ConfigError: every mistake, by name.
+    """
+    pairs = dict(_split(words)) if isinstance(words, str) else dict(words)
+    kinds = {field.name: field.type for field in fields(MountOptions)}
+    values: dict[str, Any] = {}
+    problems = []
+    for name, text in pairs.items():
+        if name in _IGNORED or name.startswith(("x-", "comment=")):
+            continue
+        if name not in kinds:
+            problems.append(f"{name}: no such option (there are {', '.join(sorted(kinds))})")
+            continue
+        try:
+            values[name] = _value(name, str(kinds[name]), text)
+        except ValueError as error:
+            problems.append(f"{name}={text}: {error}")
+    options = MountOptions(**values)
+    problems += options.problems()
+    if problems:
+        raise ConfigError(problems, source="mount options")
+    return options
+
+
+def _split(text: str) -> list[tuple[str, str | bool]]:
+    pairs: list[tuple[str, str | bool]] = []
+    for word in text.split(","):
+        name, sep, value = word.strip().partition("=")
+        if name:
+            pairs.append((name, value if sep else True))
+    return pairs
+
+
+def _value(name: str, kind: str, text: str | bool) -> Any:  # noqa: FBT001
+    if "bool" in kind:
+        if text in {True, "true", "yes", "1"}:
+            return True
+        if text in {False, "false", "no", "0"}:
+            return False
+        raise ValueError("yes or no")
+    if isinstance(text, bool):
+        raise ValueError("needs a value")  # noqa: TRY004
+    if "float" in kind:
+        return float(text)
+    if "int" in kind:
+        return int(text, 8 if name == "umask" else 10)
+    return text
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Everything a keeper or a reader must know of a mount."""
+
+    uri: str
+    """The mounted prefix; ends in "/"."""
+    target: str
+    """The mount point, absolute."""
+    device: str
+    """Major and minor number of the mounted file system."""
+    born_ns: int
+    """When it was mounted: the mtime of directories nobody marks."""
+    directory: str | None
+    """Serve this local directory instead of a cache server."""
+    options: MountOptions
+
+    def to_json(self) -> str:
+        """For a command line."""
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def from_json(cls, text: str) -> "Plan":
+        """The plan a command line carries; options a newer version dropped are ignored."""
+        raw = json.loads(text)
+        known = {field.name for field in fields(MountOptions)}
+        given = {name: value for name, value in raw["options"].items() if name in known}
+        return cls(**{**raw, "options": MountOptions(**given)})

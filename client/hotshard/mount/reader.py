@@ -1,0 +1,181 @@
+"""The process that serves a mount. It can be killed at any moment: what must not be lost is in `state`.
+
+    python -m hotshard.mount.reader DEVICES STATE CONTROL PLAN
+
+DEVICES are descriptors of one FUSE connection, STATE the memory file, CONTROL the socket to the keeper:
+it says "ready" there, and stops when told to. When the keeper dies, the reader starts a new one and goes
+on.
+
+Order at the start: map the state, have unanswered requests sent again, serve. What takes time to load
+(protobuf) is loaded by the first request that needs it.
+"""
+
+import logging
+import os
+import resource
+import select
+import signal
+import socket
+import sys
+import threading
+import time
+
+from hotshard.mount import codec, logs
+from hotshard.mount.config import Plan
+from hotshard.mount.contents import Contents
+from hotshard.mount.directories import Directories, Freshness
+from hotshard.mount.files import Files
+from hotshard.mount.filesystem import Filesystem
+from hotshard.mount.handles import HandleTable, Mode
+from hotshard.mount.inodes import InodeTable
+from hotshard.mount.late import LateSource
+from hotshard.mount.loop import TEND_PERIOD_S, Loop
+from hotshard.mount.parts import Parts
+from hotshard.mount.pool import Pool
+from hotshard.mount.publish import Publisher
+from hotshard.mount.session import Agreement
+from hotshard.mount.state import HANDLES, Arena, Incompatible, RequestSlots, State
+
+log = logging.getLogger(__name__)
+
+EXIT_INCOMPATIBLE = 3
+LISTING_THREADS = 8
+LOADED = b"loaded"
+READY = b"ready"
+STOP = b"stop"
+GO = b"go"
+
+
+class Reader:
+    """One mount, served by this process."""
+
+    def __init__(self, devices: list[int], state: State, plan: Plan) -> None:
+        self._devices = devices
+        self._state = state
+        self._plan = plan
+        self._stopping = False
+
+    def run(self, control: socket.socket) -> None:
+        """Serve until the mount is gone, or the keeper says stop."""
+        loop, publisher = self._begin()
+        control.send(READY)
+        control.settimeout(0)
+        while not loop.ended.is_set():
+            now_s = time.monotonic()
+            if loop.tend(now_s):
+                self._state.beat(time.monotonic_ns())
+            publisher.tend(now_s)
+            if select.select([control], [], [], TEND_PERIOD_S)[0]:
+                control = self._listen(control)
+            if self._stopping:
+                self._drain(loop)
+                return
+        self._state.end()
+
+    def _begin(self) -> tuple[Loop, Publisher]:
+        plan, options = self._plan, self._plan.options
+        arena = Arena(self._state.fd)
+        inodes = InodeTable(arena.release)
+        inodes.restore(arena.restore())
+        handles = HandleTable(self._state.map, self._state.handles_at, HANDLES)
+        _pin(inodes, handles)
+        agreement = Agreement.from_reply(self._state.init_reply, no_open=options.mode == "no_open")
+        source = LateSource(plan)
+        directories = Directories(
+            source,
+            plan.uri,
+            inodes,
+            arena,
+            Freshness(options.ttl_s, options.immutable, options.list_timeout_s),
+            time.monotonic,
+        )
+        listing_pool = Pool(LISTING_THREADS)
+        directories.spawn = listing_pool.submit
+        contents = Contents(min(options.files_max, _files_limit() // 2))
+        parts = Parts(plan, source, inodes, handles, directories, contents)
+        files = Files(parts, self._devices[0], agreement)
+        filesystem = Filesystem(parts, files)
+        slots = RequestSlots(self._state)
+        loop = Loop(self._devices, slots, filesystem, options.workers)
+        publisher = Publisher(self._state, loop, parts, files)
+        self._recover(agreement, slots, loop)
+        loop.start()
+        return loop, publisher
+
+    def _recover(self, agreement: Agreement, slots: RequestSlots, loop: Loop) -> None:
+        """Have what a dead reader left unanswered answered by this one."""
+        if agreement.resend:
+            slots.release_all()
+            os.write(self._devices[0], codec.notify_resend_bytes())
+            return
+        count = loop.replay()
+        self._state.add_resends(count)
+
+    def _listen(self, control: socket.socket) -> socket.socket:
+        try:
+            word = control.recv(64)
+        except OSError:
+            word = b""
+        if word == STOP:
+            self._stopping = True
+        elif not word and not self._stopping:
+            from hotshard.mount.keeper import adopt
+
+            log.error("the keeper is gone; starting another")
+            control = adopt(self._devices, self._state, self._plan)
+            control.settimeout(0)
+        return control
+
+    def _drain(self, loop: Loop) -> None:
+        """Finish what has been begun, within limits; what is left the next reader carries out again."""
+        give_up_s = time.monotonic() + self._plan.options.drain_timeout_s
+        while len(loop.in_flight) and time.monotonic() < give_up_s:
+            loop.tend(time.monotonic())
+            time.sleep(0.005)
+
+
+def _pin(inodes: InodeTable, handles: HandleTable) -> None:
+    """Keep the listings that open directory handles read; let go of the rest."""
+    for handle in handles:
+        if handle.mode is Mode.DIRECTORY:
+            listing = inodes.listing(handle.node)
+            if listing is not None:
+                inodes.pin(listing)
+    inodes.settle_all()
+
+
+def _files_limit() -> int:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard not in {soft, resource.RLIM_INFINITY}:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+        return hard
+    return soft if soft != resource.RLIM_INFINITY else 1 << 20
+
+
+def main(argv: list[str]) -> int:
+    """Entry point."""
+    devices = [int(text) for text in argv[1].split(",")]
+    logs.set_up("hotshard-mount")
+    signal.signal(
+        signal.SIGINT, signal.SIG_IGN
+    )  # a ^C for a foreground mount is the keeper's to handle
+    sys.setswitchinterval(0.001)
+    threading.stack_size(1 << 20)
+    control = socket.socket(fileno=int(argv[3]))
+    try:
+        state = State(int(argv[2]))
+    except Incompatible as error:
+        log.error("%s", error)  # noqa: TRY400
+        return EXIT_INCOMPATIBLE
+    control.send(LOADED)
+    if control.recv(16) != GO:  # until the predecessor has let go of the state
+        return 0
+    reader = Reader(devices, state, Plan.from_json(argv[4]))
+    reader.run(control)
+    return 0
+
+
+if __name__ == "__main__":
+    code = main(sys.argv)
+    logging.shutdown()
+    os._exit(code)  # threads may be inside the kernel; nothing is left to clean up

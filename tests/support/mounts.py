@@ -1,0 +1,105 @@
+"""A real mount for a test, with a guard that aborts it when the test takes too long."""
+
+import contextlib
+import os
+import signal
+import threading
+import time
+from pathlib import Path
+from urllib.request import urlopen
+
+from hotshard.cli.cache_process import free_ports
+from hotshard.mount import device
+from hotshard.mount.command import mount
+from hotshard.mount.config import parse_options
+
+FULL = os.environ.get("HOTSHARD_TEST_SCALE") == "1"
+LIFETIME_S = (
+    550.0 if FULL else 110.0
+)  # below pytest's own limit, so that nothing hangs in the kernel
+
+
+class Mounted:
+    """A local directory, mounted."""
+
+    def __init__(self, source: Path, target: Path, options: dict[str, object]) -> None:
+        self.path = target
+        self.log = target.with_suffix(".log")
+        self._metrics_port = free_ports(1)[0]
+        words = {"log_file": str(self.log), "metrics_port": str(self._metrics_port)}
+        words |= {name: str(value) for name, value in options.items()}
+        uri = words.pop("uri", "file:///data/")
+        directory = None if words.pop("server", "") else str(source)
+        self.keeper = mount(uri, str(target), parse_options(words), directory=directory)
+        point = device.mounted_at(str(target))
+        assert point is not None
+        self.device = point.device
+        self._guard = threading.Timer(LIFETIME_S, self.abort)
+        self._guard.daemon = True
+        self._guard.start()
+
+    def __truediv__(self, name: str) -> Path:
+        return self.path / name
+
+    def abort(self) -> None:
+        """Let everything that waits for the mount fail."""
+        device.abort(self.device)
+
+    def reader(self, timeout_s: float = 10.0) -> int:
+        """The pid of the reader that serves now."""
+        give_up = time.monotonic() + timeout_s
+        while time.monotonic() < give_up:
+            for pid in self.children():
+                with contextlib.suppress(OSError):
+                    if b"hotshard.mount.reader" in Path(f"/proc/{pid}/cmdline").read_bytes():
+                        return pid
+            time.sleep(0.005)
+        raise AssertionError("no reader")
+
+    def children(self) -> list[int]:
+        """Processes the keeper has started."""
+        try:
+            text = Path(f"/proc/{self.keeper}/task/{self.keeper}/children").read_text()
+        except OSError:
+            return []
+        return [int(word) for word in text.split()]
+
+    def kill_reader(self) -> int:
+        """kill -9; gives its pid."""
+        pid = self.reader()
+        os.kill(pid, signal.SIGKILL)
+        return pid
+
+    def metrics(self) -> dict[str, float]:
+        """The metrics now."""
+        with urlopen(f"http://127.0.0.1:{self._metrics_port}/metrics", timeout=10) as answer:
+            lines = [x for x in answer.read().decode().splitlines() if not x.startswith("#")]
+        return {name: float(value) for name, _, value in (x.rpartition(" ") for x in lines)}
+
+    def close(self) -> None:
+        """Unmount, however; end the processes."""
+        self._guard.cancel()
+        pids = [self.keeper, *self.children()]
+        try:
+            device.unmount(str(self.path))
+        except OSError:
+            with contextlib.suppress(OSError):
+                device.unmount(str(self.path), lazy=True)
+            self.abort()
+        for pid in pids:
+            _await_end(pid)
+
+
+def _await_end(pid: int) -> None:
+    try:
+        pidfd = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return
+    import select
+
+    if not select.select([pidfd], [], [], 10.0)[0]:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    os.close(pidfd)
+    with contextlib.suppress(ChildProcessError):
+        os.waitpid(pid, 0)

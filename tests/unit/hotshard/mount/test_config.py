@@ -1,0 +1,39 @@
+import pytest
+
+from hotshard.core.errors import ConfigError
+from hotshard.mount.config import MountOptions, Plan, parse_options
+
+
+def test_words_of_fstab():
+    options = parse_options(
+        "ro,_netdev,x-systemd.automount,mode=cached,ttl_s=5,allow_other=no,umask=077"
+    )
+    assert (options.mode, options.ttl_s, options.allow_other, options.umask) == (
+        "cached",
+        5.0,
+        False,
+        0o77,
+    )
+    assert parse_options("") == MountOptions()
+    assert parse_options("immutable").immutable
+    assert parse_options("metrics_file=/run/x.prom").metrics_file == "/run/x.prom"
+    assert parse_options("metrics_port=9000").metrics_port == 9000
+
+
+def test_every_mistake_at_once():
+    with pytest.raises(ConfigError) as caught:
+        parse_options("mode=fast,ttl_s=soon,colour=red,threads=0,uid")
+    text = str(caught.value)
+    for word in ("mode=fast", "ttl_s=soon", "colour", "threads=0", "uid"):
+        assert word in text
+
+
+def test_a_plan_travels():
+    plan = Plan("s3://b/p/", "/mnt", "0:5", 7, None, parse_options("mode=cached"))
+    assert Plan.from_json(plan.to_json()) == plan
+
+
+def test_a_plan_of_an_older_version_has_an_option_we_dropped():
+    plan = Plan("s3://b/p/", "/mnt", "0:5", 7, None, MountOptions())
+    text = plan.to_json().replace('"mode"', '"old": 1, "mode"')
+    assert Plan.from_json(text) == plan

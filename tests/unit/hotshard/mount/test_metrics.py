@@ -1,0 +1,29 @@
+from hotshard.mount.metrics import HELP, Tally, render
+
+
+def test_tallies_of_all_threads_are_added_up():
+    one, two = Tally(), Tally()
+    one.request(15, 0.00002)
+    two.request(15, 0.5)
+    two.request(14, 100.0)
+    one.add(("hotshard_mount_opens_total", "mode", "cached"))
+    two.add(("hotshard_mount_opens_total", "mode", "cached"), 2)
+    text = render([one, two], {("hotshard_mount_in_flight",): 3})
+    assert 'hotshard_mount_opens_total{mode="cached"} 3' in text
+    assert 'hotshard_mount_requests_total{opcode="read"} 2' in text
+    assert 'hotshard_mount_seconds_bucket{opcode="read",le="5e-05"} 1' in text
+    assert 'hotshard_mount_seconds_bucket{opcode="read",le="+Inf"} 2' in text
+    assert 'hotshard_mount_seconds_bucket{opcode="open",le="10.0"} 0' in text
+    assert 'hotshard_mount_seconds_sum{opcode="open"} 100.000000' in text
+    assert "hotshard_mount_in_flight 3" in text
+    assert "# TYPE hotshard_mount_seconds histogram" in text
+    assert text.count("# HELP") == 4
+
+
+def test_labels_are_escaped():
+    text = render([], {("hotshard_mount_info", "uri", 's3://b/"q"\\\n'): 1})
+    assert r'uri="s3://b/\"q\"\\\n"' in text
+
+
+def test_every_metric_has_help():
+    assert all(name.startswith("hotshard_mount_") for name in HELP)

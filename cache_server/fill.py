@@ -17,11 +17,13 @@ from typing import Any
 
 from cache_server.core.readahead import worth_finishing
 from cache_server.flight import Spawn
-from cache_server.origins.origin import Origin, Target, Want
+from cache_server.origins.origin import Fetched, Target, Want
+from cache_server.origins.table import Mounted
 from cache_server.slots import FetchSlots, Ticket
 from cache_server.store.options import NoSpace
 from cache_server.store.shard import ShardKey
 from cache_server.store.store import Store
+from cache_server.store.verify import Sums
 from cache_server.store.volume import Partial
 from hotshard.core.blocks import Geometry
 from hotshard.core.checksum import Algorithm, Checksum
@@ -46,13 +48,26 @@ class FillTools:
     how many seconds."""
 
 
+class _Flight:
+    """One block on its way."""
+
+    __slots__ = ("arrival", "demand", "forwarded", "ticket")
+
+    def __init__(self, arrival: "asyncio.Future[None]", *, demand: bool, forwarded: bool) -> None:
+        self.arrival = arrival
+        self.demand = demand
+        self.forwarded = forwarded
+        self.ticket: Ticket | None = None
+        """Its place in the queue for the origin, once it stands there."""
+
+
 class Fill:
     """One shard being filled. Use from the event loop only."""
 
-    def __init__(self, key: ShardKey, info: ObjectInfo, origin: Origin, tools: FillTools) -> None:
+    def __init__(self, key: ShardKey, info: ObjectInfo, mounted: Mounted, tools: FillTools) -> None:
         self.key = key
         self._info = info
-        self._origin = origin
+        self._mounted = mounted
         self._tools = tools
         self._blocks = tools.geometry.block_count(key.size)
         self._present = 0  # bit i: block i is in the file
@@ -60,8 +75,7 @@ class Fill:
         self._algorithm = Algorithm.XXH3_64
         self._whole: Checksum | None = None
         self._partial: Partial | None = None
-        self._fetching: dict[int, asyncio.Future[None]] = {}
-        self._tickets: dict[int, Ticket] = {}
+        self._fetching: dict[int, _Flight] = {}
         self._ahead = range(0)  # asked for before there was a file
         loop = asyncio.get_running_loop()
         self._began_s = loop.time()
@@ -95,8 +109,16 @@ class Fill:
         """The cache dir it fills, or ""."""
         return self._partial.volume.path if self._partial else ""
 
-    async def want(self, start: int, stop: int, *, demand: bool = True) -> None:
+    async def want(
+        self, start: int, stop: int, *, demand: bool = True, forwarded: bool = False
+    ) -> None:
         """Wait until [start, stop) of the shard is in the file, or the shard is sealed.
+
+        Args:
+            start: first byte.
+            stop: past the last byte.
+            demand: a reader waits for it.
+            forwarded: another member of the cluster waits for it: blocks come from the origin.
 
         Raises:
             HotshardError: what kept a block from coming.
@@ -106,7 +128,9 @@ class Fill:
         if self.closed:
             self.sealed.result()
             return
-        waits = self._start(self._tools.geometry.blocks(start, stop), demand=demand)
+        waits = self._start(
+            self._tools.geometry.blocks(start, stop), demand=demand, forwarded=forwarded
+        )
         await self._wait(waits)
         if self._blocks <= 1:
             # Sealing one block takes no time to speak of, and a sealed file can be leased.
@@ -143,7 +167,7 @@ class Fill:
         try:
             self._partial = await self._tools.store.begin(self.key)
             if self._blocks > 1 and self.key.size == self.key.object_size:
-                self._whole = await self._origin.whole_checksum(self._info)
+                self._whole = await self._mounted.origin.whole_checksum(self._info)
                 if self._whole is not None:
                     self._algorithm = self._whole.algorithm
         except (HotshardError, NoSpace) as error:
@@ -156,34 +180,41 @@ class Fill:
             if not self._blocks:
                 await self._seal()
 
-    def _start(self, blocks: Sequence[int], *, demand: bool) -> list[asyncio.Future[None]]:
+    def sums(self, start: int, stop: int) -> Sums | None:
+        """The checksums of the blocks of [start, stop), which begins and ends with a block."""
+        geometry = self._tools.geometry
+        blocks = geometry.blocks(start, stop)
+        if start % geometry.block_bytes or not all(self._present >> b & 1 for b in blocks):
+            return None
+        return Sums(self._algorithm, geometry.block_bytes, [self._sums[block] for block in blocks])
+
+    def _start(
+        self, blocks: Sequence[int], *, demand: bool, forwarded: bool = False
+    ) -> list[asyncio.Future[None]]:
         """Make sure each block is present or on its way; return what to wait for."""
         waits = []
         for block in blocks:
             if self._present >> block & 1:
                 continue
-            arrival = self._fetching.get(block)
-            if arrival is None:
+            flight = self._fetching.get(block)
+            if flight is None:
                 arrival = asyncio.get_running_loop().create_future()
-                self._fetching[block] = arrival
-                self._tickets[block] = self._tools.slots.ask(demand=demand)
-                self._tools.spawn(self._fetch(block, arrival))
-            elif demand and block in self._tickets:
-                self._tools.slots.promote(self._tickets[block])
-            waits.append(arrival)
+                flight = _Flight(arrival, demand=demand, forwarded=forwarded)
+                self._fetching[block] = flight
+                self._tools.spawn(self._fetch(block, flight))
+            elif demand and not flight.demand:
+                flight.demand = True
+                if flight.ticket is not None:
+                    self._tools.slots.promote(flight.ticket)
+            waits.append(flight.arrival)
         return waits
 
-    async def _fetch(self, block: int, arrival: "asyncio.Future[None]") -> None:
-        ticket = self._tickets[block]
+    async def _fetch(self, block: int, flight: _Flight) -> None:
         error: Exception | None = None
         try:
-            await self._tools.slots.acquire(ticket)
-            try:
-                await self._fetch_block(block)
-            finally:
-                self._tools.slots.release(ticket)
+            await self._fetch_block(block, flight)
         except asyncio.CancelledError:
-            arrival.cancel()
+            flight.arrival.cancel()
             raise
         except (HotshardError, OSError) as failure:
             error = failure
@@ -191,30 +222,42 @@ class Fill:
             log.exception("fetch of block %d of %s", block, self.key.uri)
             error = InternalError(f"{type(failure).__name__} while filling", uri=self.key.uri)
         finally:
-            del self._tickets[block]
             if error is None:
                 del self._fetching[block]
         if error is not None:
-            await self._failed(block, arrival, error)
+            await self._failed(block, flight.arrival, error)
             return
         self._present |= 1 << block
-        arrival.set_result(None)
+        flight.arrival.set_result(None)
         await self._after_block()
 
-    async def _fetch_block(self, block: int) -> None:
+    async def _fetch_block(self, block: int, flight: _Flight) -> None:
         assert self._partial is not None, "fetches start after begin"
         geometry = self._tools.geometry
         file_offset = block * geometry.block_bytes
         length = geometry.block_size(self.key.size, block)
         offset = self.key.index * geometry.shard_bytes + file_offset
-        fetched = await self._origin.fetch(
-            Want(self._info, offset, length, self._algorithm),
-            Target(self._partial.file.fd, file_offset),
-        )
+        want = Want(self._info, offset, length, self._algorithm)
+        fetched = await self._fetched(want, Target(self._partial.file.fd, file_offset), flight)
         self._sums[block] = fetched.checksum
         if self._blocks == 1:
             self._algorithm = fetched.algorithm
             self._whole = fetched.whole if length == self.key.object_size else None
+
+    async def _fetched(self, want: Want, target: Target, flight: _Flight) -> Fetched:
+        """From the peers, who are asked without a slot: two full nodes would wait for each other."""
+        peers, forwarded = self._mounted.peers, flight.forwarded
+        if peers is not None:
+            found = await peers.fetch(want, target, forwarded=forwarded, demand=flight.demand)
+            if found is not None:
+                return found
+        slots = self._tools.slots
+        flight.ticket = slots.ask(demand=flight.demand)
+        await slots.acquire(flight.ticket)
+        try:
+            return await self._mounted.for_asker(forwarded=forwarded).fetch(want, target)
+        finally:
+            slots.release(flight.ticket)
 
     async def _failed(self, block: int, arrival: "asyncio.Future[None]", error: Exception) -> None:
         if not isinstance(error, HotshardError) and isinstance(error, OSError):

@@ -20,6 +20,7 @@ TESTED_ELSEWHERE = {
     "cache_server/__main__.py": "tests/integration/test_bad_input.py",
     "cache_server/config/__main__.py": "tests/unit/cache_server/config/test_reference.py",
     "cache_server/fill.py": "tests/unit/cache_server/test_cache.py",
+    "cache_server/fills.py": "tests/unit/cache_server/test_cache.py",
     "cache_server/local_*.py": "tests/integration/test_bad_input.py",
     "cache_server/node.py": "tests/integration/test_promises.py",
     "cache_server/opened.py": "tests/unit/cache_server/test_cache.py",  # data only

@@ -17,7 +17,7 @@ from typing import Any
 
 from cache_server.core.readahead import worth_finishing
 from cache_server.flight import Spawn
-from cache_server.origins.origin import Fetched, Target, Want
+from cache_server.origins.origin import Fetched, PeerBlocks, Target, Want
 from cache_server.origins.table import Mounted
 from cache_server.slots import FetchSlots, Ticket
 from cache_server.store.options import NoSpace
@@ -51,7 +51,7 @@ class FillTools:
 class _Flight:
     """One block on its way."""
 
-    __slots__ = ("arrival", "demand", "forwarded", "ticket")
+    __slots__ = ("arrival", "asking", "demand", "forwarded", "ticket")
 
     def __init__(self, arrival: "asyncio.Future[None]", *, demand: bool, forwarded: bool) -> None:
         self.arrival = arrival
@@ -59,6 +59,15 @@ class _Flight:
         self.forwarded = forwarded
         self.ticket: Ticket | None = None
         """Its place in the queue for the origin, once it stands there."""
+        self.asking: asyncio.Timeout | None = None
+        """While peers are asked for it."""
+
+    def wanted_by_member(self) -> None:
+        """A member waits for it, perhaps the very one that we are asking: stop waiting for members."""
+        if not self.forwarded:
+            self.forwarded = True
+            if self.asking is not None:
+                self.asking.reschedule(asyncio.get_running_loop().time())
 
 
 class Fill:
@@ -202,12 +211,18 @@ class Fill:
                 flight = _Flight(arrival, demand=demand, forwarded=forwarded)
                 self._fetching[block] = flight
                 self._tools.spawn(self._fetch(block, flight))
-            elif demand and not flight.demand:
-                flight.demand = True
-                if flight.ticket is not None:
-                    self._tools.slots.promote(flight.ticket)
+            else:
+                self._join(flight, demand=demand, forwarded=forwarded)
             waits.append(flight.arrival)
         return waits
+
+    def _join(self, flight: _Flight, *, demand: bool, forwarded: bool) -> None:
+        if demand and not flight.demand:
+            flight.demand = True
+            if flight.ticket is not None:
+                self._tools.slots.promote(flight.ticket)
+        if forwarded:
+            flight.wanted_by_member()
 
     async def _fetch(self, block: int, flight: _Flight) -> None:
         error: Exception | None = None
@@ -246,18 +261,34 @@ class Fill:
 
     async def _fetched(self, want: Want, target: Target, flight: _Flight) -> Fetched:
         """From the peers, who are asked without a slot: two full nodes would wait for each other."""
-        peers, forwarded = self._mounted.peers, flight.forwarded
+        peers = self._mounted.peers
         if peers is not None:
-            found = await peers.fetch(want, target, forwarded=forwarded, demand=flight.demand)
+            found = await self._from_peers(peers, want, target, flight)
             if found is not None:
                 return found
         slots = self._tools.slots
         flight.ticket = slots.ask(demand=flight.demand)
         await slots.acquire(flight.ticket)
         try:
-            return await self._mounted.for_asker(forwarded=forwarded).fetch(want, target)
+            origin = self._mounted.for_asker(forwarded=flight.forwarded)
+            return await origin.fetch(want, target)
         finally:
             slots.release(flight.ticket)
+
+    async def _from_peers(
+        self, peers: PeerBlocks, want: Want, target: Target, flight: _Flight
+    ) -> Fetched | None:
+        if not flight.forwarded:
+            try:
+                async with asyncio.timeout(None) as asking:
+                    flight.asking = asking
+                    return await peers.fetch(want, target, forwarded=False, demand=flight.demand)
+            except TimeoutError:
+                if not flight.forwarded:
+                    raise
+            finally:
+                flight.asking = None
+        return await peers.fetch(want, target, forwarded=True, demand=flight.demand)
 
     async def _failed(self, block: int, arrival: "asyncio.Future[None]", error: Exception) -> None:
         if not isinstance(error, HotshardError) and isinstance(error, OSError):

@@ -43,7 +43,7 @@ class Transient:
         self._held: OrderedDict[_Key, _Block] = OrderedDict()
         self._held_bytes = 0
         self._fetching_bytes = 0
-        self._flights: Flights[_Key, OpenFile] = Flights(spawn)
+        self._flights: Flights[tuple[_Key, bool], OpenFile] = Flights(spawn)
 
     @property
     def used_bytes(self) -> int:
@@ -75,7 +75,7 @@ class Transient:
             self._held.move_to_end(key)
             return held.file, start, length
         file = await self._flights.join(
-            key, lambda: self._fetch(mounted, want, forwarded=forwarded)
+            (key, forwarded), lambda: self._fetch(mounted, want, forwarded=forwarded)
         )
         return file, start, length
 

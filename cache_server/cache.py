@@ -118,7 +118,9 @@ class Cache:
         extent = FileExtent(index * shard_bytes, size, file, 0, sealed=True)
         return Opened(info, (extent,), lease_s)
 
-    async def open(self, uri: str, version: str, offset: int, length: int) -> Opened:
+    async def open(
+        self, uri: str, version: str, offset: int, length: int, *, forwarded: bool = False
+    ) -> Opened:
         """Open a range of an object; returns when (the beginning of) the range is present.
 
         Raises:
@@ -126,10 +128,10 @@ class Cache:
             HotshardError: as the origin says.
         """
         mounted, address = self._table.of(uri)
-        info = await self._catalog.stat(address.uri, pinned=version)
+        info = await self._catalog.stat(address.uri, pinned=version, forwarded=forwarded)
         if version and version != info.version:
             raise StaleObject(f"{info.uri} changed: version {version} is gone", uri=info.uri)
-        return await self._open(mounted, info, offset, length, forwarded=False)
+        return await self._open(mounted, info, offset, length, forwarded=forwarded)
 
     async def open_forwarded(self, info: ObjectInfo, offset: int, length: int) -> Opened:
         """The same for another member of the cluster, which knows the object: not passed on to others.

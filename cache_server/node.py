@@ -19,13 +19,16 @@ from functools import partial
 from cache_server.admin import AdminServer
 from cache_server.cache import Cache
 from cache_server.catalog import Catalog
-from cache_server.config import Amount, OriginConfig, ServerConfig
+from cache_server.cluster.ports import Placement
+from cache_server.cluster.wiring import BULK_PORT, ClusterNode, Settings, read_secret
+from cache_server.config import Amount, HostPort, OriginConfig, ServerConfig
 from cache_server.config.memory import read_auto_memory_bytes
 from cache_server.fill import FillTools
 from cache_server.grpc_server import GrpcServer
 from cache_server.local_calls import LocalCalls
 from cache_server.local_socket import LocalSocketServer
 from cache_server.metrics import Metrics
+from cache_server.metrics.peers import PeerMetrics
 from cache_server.origins.posix import PosixOptions, PosixOrigin
 from cache_server.origins.s3 import S3Options, S3Origin
 from cache_server.origins.table import Mounted, OriginTable
@@ -87,7 +90,9 @@ class Node:
         await store.start()
         stack.push_async_callback(store.close)
         tasks = await stack.enter_async_context(_tasks())
-        table = OriginTable([await _mounted(c, config, metrics, stack) for c in config.origins])
+        cluster = await self._join(stack, store, metrics, tasks)
+        mounted = [await _mounted(c, config, metrics, stack) for c in config.origins]
+        table = OriginTable([cluster.mounted(m) for m in mounted] if cluster else mounted)
         slots = FetchSlots(
             config.fetch.concurrency,
             max(1, int(config.fetch.concurrency * config.fetch.prefetch_share)),
@@ -109,7 +114,40 @@ class Node:
         statuses = Statuses(parts, metrics, self._version)
         for upkeep in (_tend(store), _probe(store), _scrub(store)):
             tasks.spawn(upkeep)
+        if cluster is not None:
+            await cluster.open(stack, cache, table, tasks, config.shutdown_grace_s)
         await self._open_edges(stack, parts, statuses, metrics, tasks)
+
+    async def _join(
+        self, stack: AsyncExitStack, store: Store, metrics: Metrics, tasks: Tasks
+    ) -> ClusterNode | None:
+        """Become a member of the cluster, if there is one."""
+        config = self._config
+        placement = await self._placement(stack, store, tasks)
+        if placement is None:
+            return None
+        settings = Settings(
+            name=self._cluster_name,
+            listen=config.bulk.listen or HostPort(config.grpc.listen.host, BULK_PORT),
+            secret=await asyncio.to_thread(read_secret, config.bulk.secret_file),
+            connections=config.bulk.connections,
+            bulk_tls=config.bulk.tls,
+            grpc_tls=config.grpc.tls,
+        )
+        geometry = Geometry(config.shard_bytes, config.block_bytes)
+        events = PeerMetrics(metrics.registry)
+        cluster = ClusterNode(placement, settings, geometry, events)
+        stack.push_async_callback(cluster.peers.close)
+        return cluster
+
+    async def _placement(
+        self, _stack: AsyncExitStack, _store: Store, _tasks: Tasks
+    ) -> Placement | None:
+        return None
+
+    @property
+    def _cluster_name(self) -> str:
+        return ""
 
     async def _open_edges(
         self,
@@ -141,7 +179,9 @@ class Node:
         )
         await local.start()
         stack.push_async_callback(local.close, config.shutdown_grace_s)
-        service = CacheService(parts.cache, parts.warmer, statuses, metrics)
+        service = CacheService(
+            parts.cache, parts.warmer, statuses, metrics, cluster=self._cluster_name
+        )
         grpc_server = GrpcServer(config.grpc, service)
         await grpc_server.start()
         stack.push_async_callback(grpc_server.close, config.shutdown_grace_s)

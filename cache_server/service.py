@@ -44,7 +44,7 @@ from hotshard.core.objects import ObjectInfo
 from hotshard.openfile import OpenFile
 from hotshard.v1 import cache_pb2 as pb
 from hotshard.v1 import cache_pb2_grpc, types_pb2
-from hotshard.wire import error_to_pb, info_to_pb
+from hotshard.wire import CLUSTER_KEY, FORWARDED_KEY, error_to_pb, info_to_pb
 
 log = logging.getLogger(__name__)
 
@@ -71,18 +71,26 @@ Context = Any
 class CacheCalls(Protocol):
     """What the service calls of cache_server.cache.Cache."""
 
-    async def stat(self, uri: str) -> ObjectInfo:
+    async def stat(self, uri: str, *, forwarded: bool = False) -> ObjectInfo:
         """Describe an object."""
 
     async def stat_many(self, uris: Sequence[str]) -> list[ObjectInfo | HotshardError]:
         """Describe objects."""
 
     async def list_page(
-        self, prefix: str, *, recursive: bool, token: str, page_size: int
+        self,
+        prefix: str,
+        *,
+        recursive: bool,
+        token: str,
+        page_size: int,
+        forwarded: bool = False,
     ) -> ListPage:
         """One page of a listing."""
 
-    async def open(self, uri: str, version: str, offset: int, length: int) -> Opened:
+    async def open(
+        self, uri: str, version: str, offset: int, length: int, *, forwarded: bool = False
+    ) -> Opened:
         """Open a range of an object."""
 
     async def pin(self, uri: str) -> list[str]:
@@ -121,19 +129,22 @@ class CacheService(cache_pb2_grpc.CacheServicer):
         statuses: Statuses,
         metrics: Metrics,
         *,
+        cluster: str = "",
         stall_s: float = STALL_S,
     ) -> None:
         self._cache = cache
         self._warmer = warmer
         self._statuses = statuses
         self._metrics = metrics
+        self._cluster = cluster
         self._stall_s = stall_s
         self._reads = 0
 
     async def Stat(self, request: types_pb2.StatRequest, context: Context) -> types_pb2.ObjectInfo:
         """Describe an object."""
         async with self._answer("Stat", context):
-            return info_to_pb(await self._cache.stat(request.uri))
+            forwarded = self._forwarded(context)
+            return info_to_pb(await self._cache.stat(request.uri, forwarded=forwarded))
 
     async def StatMany(
         self, request: types_pb2.StatManyRequest, context: Context
@@ -150,6 +161,7 @@ class CacheService(cache_pb2_grpc.CacheServicer):
     ) -> None:
         """All pages from the given one on."""
         async with self._answer("List", context):
+            forwarded = self._forwarded(context)
             token, last = request.page_token, False
             while not last:
                 page = await self._cache.list_page(
@@ -157,6 +169,7 @@ class CacheService(cache_pb2_grpc.CacheServicer):
                     recursive=request.recursive,
                     token=token,
                     page_size=min(request.page_size or PAGE_OBJECTS_MAX, PAGE_OBJECTS_MAX),
+                    forwarded=forwarded,
                 )
                 await self._write(context, page_to_pb(page))
                 token, last = page.next_token, not page.next_token
@@ -237,16 +250,31 @@ class CacheService(cache_pb2_grpc.CacheServicer):
         async with self._answer("Explain", context):
             return explanation_to_pb(await self._cache.explain(request.uri))
 
+    def _forwarded(self, context: Context) -> bool:
+        """Whether another member of our cluster asks.
+
+        Raises:
+            InvalidRequest: a member of another cluster does.
+        """
+        metadata = dict(context.invocation_metadata() or ())
+        if FORWARDED_KEY not in metadata:
+            return False
+        if metadata.get(CLUSTER_KEY) != self._cluster:
+            raise InvalidRequest(f"this is a member of cluster {self._cluster!r}, not of yours")
+        return True
+
     def _answer(self, method: str, context: Context) -> "_Answer":
         return _Answer(self._metrics, method, context)
 
     async def _read(self, request: pb.ReadRequest, context: Context) -> None:
         loop = asyncio.get_running_loop()
+        forwarded = self._forwarded(context)
         opened = await self._cache.open(
             request.uri,
             request.version,
             request.offset,
             min(request.length or AHEAD_BYTES, AHEAD_BYTES),
+            forwarded=forwarded,
         )
         info = opened.info
         stop = min(info.size, request.offset + request.length) if request.length else info.size
@@ -256,7 +284,9 @@ class CacheService(cache_pb2_grpc.CacheServicer):
             extent = _extent_at(opened.extents, position)
             if extent is None:
                 ahead = min(stop - position, AHEAD_BYTES)
-                opened = await self._cache.open(info.uri, info.version, position, ahead)
+                opened = await self._cache.open(
+                    info.uri, info.version, position, ahead, forwarded=forwarded
+                )
                 extent = _extent_at(opened.extents, position)
             if extent is None:
                 raise InternalError(f"nothing was opened at offset {position}", uri=info.uri)

@@ -20,12 +20,15 @@ from hotshard.core.errors import HotshardError
 from hotshard.core.objects import ObjectInfo
 from hotshard.v1 import cache_pb2 as pb
 from hotshard.v1 import cache_pb2_grpc, types_pb2
-from hotshard.wire import error_from_pb, info_from_pb
+from hotshard.wire import (
+    CLUSTER_KEY,
+    FORWARDED_KEY,
+    VIEW_KEY,
+    error_from_pb,
+    info_from_pb,
+)
 
 ERROR_KEY = "hotshard-error-bin"
-FORWARDED_KEY = "hotshard-forwarded"
-CLUSTER_KEY = "hotshard-cluster"
-VIEW_KEY = "hotshard-view"
 ASK_S = 3.0
 RECEIVE_BYTES_MAX = 16 << 20
 _TOKEN_PREFIX = "o0:"  # noqa: S105 - how a member's catalog writes a token of the origin

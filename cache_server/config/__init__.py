@@ -2,6 +2,7 @@
 
 from cache_server.config.model import (
     AdminConfig,
+    BulkConfig,
     CacheDirConfig,
     FetchConfig,
     GrpcConfig,
@@ -17,6 +18,7 @@ from cache_server.config.units import Amount, HostPort, format_size, parse_size
 __all__ = [
     "AdminConfig",
     "Amount",
+    "BulkConfig",
     "CacheDirConfig",
     "FetchConfig",
     "GrpcConfig",

@@ -100,6 +100,10 @@ def _keyed(key: str) -> BeforeValidator:
     return BeforeValidator(lambda value: {key: value} if isinstance(value, str) else value)
 
 
+def _optional_listen(value: object) -> HostPort | None:
+    return None if value is None else parse_host_port(value)
+
+
 Prefix = Annotated[str, PlainValidator(_prefix), Shown("uri prefix")]
 Directory = Annotated[str, PlainValidator(_directory), Shown("absolute path")]
 SocketPath = Annotated[str, PlainValidator(_socket_path), Shown("absolute path")]
@@ -196,6 +200,24 @@ class GrpcConfig(Section):
     """Without it the service is plain text, for loopback and trusted networks only."""
 
 
+class BulkConfig(Section):
+    """The bulk port: byte ranges of shards, for other members of the cluster and for remote clients."""
+
+    listen: Annotated[
+        HostPort | None,
+        PlainValidator(_optional_listen),
+        Shown("host:port, or null", lambda value: "null" if value is None else str(value)),
+    ] = None
+    """Where to listen. Default: in a cluster port 7071 of the host of `grpc.listen`; else nowhere."""
+    connections: int = Field(default=4, ge=1, le=64)
+    """Requests in flight to one member at one time, each on a connection of its own."""
+    secret_file: Directory | None = None
+    """A file with the secret that all members share. If set, the bulk port answers only requests with a
+    ticket made from it."""
+    tls: TlsConfig | None = None
+    """Without it bytes travel in plain text, for trusted networks, and at a quarter of the cost."""
+
+
 class AdminConfig(Section):
     """Plain HTTP: `/metrics`, `/healthz`, `/readyz` and `/status`. It has no access control."""
 
@@ -268,6 +290,7 @@ class ServerConfig(Section):
     shutdown_grace_s: float = Field(default=20, ge=0, le=3600)
     """How long requests in flight may take to finish after SIGTERM."""
     grpc: GrpcConfig = GrpcConfig()
+    bulk: BulkConfig = BulkConfig()
     admin: AdminConfig = AdminConfig()
     local_socket: LocalSocketConfig
     fetch: FetchConfig = FetchConfig()

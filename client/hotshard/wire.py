@@ -6,6 +6,11 @@ from hotshard.v1 import types_pb2 as pb
 
 PROTOCOL = 1
 
+# Metadata of gRPC requests that one member of a cluster sends to another.
+FORWARDED_KEY = "hotshard-forwarded"
+CLUSTER_KEY = "hotshard-cluster"
+VIEW_KEY = "hotshard-view"
+
 
 def info_to_pb(info: ObjectInfo) -> pb.ObjectInfo:
     """An object's description as a message."""

@@ -71,7 +71,7 @@ class FakeCache:
         os.write(fd, data)
         return OpenFile(fd)
 
-    async def stat(self, uri: str) -> ObjectInfo:
+    async def stat(self, uri: str, *, forwarded: bool = False) -> ObjectInfo:
         return self._info(uri)
 
     async def stat_many(self, uris: Sequence[str]) -> list[ObjectInfo | HotshardError]:
@@ -84,7 +84,13 @@ class FakeCache:
         return answers
 
     async def list_page(
-        self, prefix: str, *, recursive: bool, token: str, page_size: int
+        self,
+        prefix: str,
+        *,
+        recursive: bool,
+        token: str,
+        page_size: int,
+        forwarded: bool = False,
     ) -> ListPage:
         self.calls.append(("list", prefix, recursive, token, page_size))
         info = self._info(URI)
@@ -92,7 +98,9 @@ class FakeCache:
         common = [] if recursive else [f"{prefix}sub/"]
         return ListPage([info], common, str(number + 1) if number < 2 else "")
 
-    async def open(self, uri: str, version: str, offset: int, length: int) -> Opened:
+    async def open(
+        self, uri: str, version: str, offset: int, length: int, *, forwarded: bool = False
+    ) -> Opened:
         self.calls.append(("open", offset, length))
         info = self._info(uri)
         if self.gate is not None:

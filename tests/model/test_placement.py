@@ -4,14 +4,13 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
+from hotshard.core.matching import load_cap
 from hotshard.core.placement import (
-    SLOTS_MIN,
     WEIGHT_MAX,
     Placement,
-    Table,
     build,
-    load_cap,
 )
+from hotshard.core.slots import SLOTS_MIN, Table
 
 IDS = st.sampled_from([f"node-{i}" for i in range(12)])
 WEIGHTS = st.one_of(st.sampled_from([50, 100, 100, 200]), st.integers(1, WEIGHT_MAX))

@@ -10,12 +10,11 @@ from hotshard.core.blocks import shard_digest
 from hotshard.core.placement import (
     MEMBERS_MAX,
     REPLICAS_MAX,
-    SLOTS_MIN,
     WEIGHT_MAX,
     Placement,
-    Table,
     build,
 )
+from hotshard.core.slots import SLOTS_MIN, Table
 
 
 def members(count: int, weight: int = 100) -> dict[str, int]:

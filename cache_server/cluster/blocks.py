@@ -27,6 +27,7 @@ from hotshard.core.errors import NotFound, StaleObject
 log = logging.getLogger(__name__)
 
 Step = tuple[PeerAddress, wire.Flag]
+Attempt = asyncio.Task[Fetched | Exception]
 
 
 class ClusterBlocks:
@@ -137,20 +138,25 @@ class ClusterBlocks:
             first = group.create_task(_outcome(ask))
             await asyncio.wait([first], timeout=delay_s)
             if first.done() or not self._hedge.try_spend():
-                return _result(await first)
-            only = wire.Flag.ONLY_CACHED
-            other = group.create_task(
-                _outcome(self._peers.block(second, want, landing, only, demand=True))
-            )
-            await asyncio.wait([first, other], return_when=asyncio.FIRST_COMPLETED)
-            won = not first.done() and isinstance(other.result(), Fetched)
-            self._events.peer_hedged(won=won)
-            if won:
-                first.cancel()
-                return _result(other.result())
-            found = await first
-            other.cancel()
-            return _result(found)
+                found = await first
+            else:
+                only = wire.Flag.ONLY_CACHED
+                ask_second = self._peers.block(second, want, landing, only, demand=True)
+                other = group.create_task(_outcome(ask_second))
+                found = await self._faster(first, other)
+        if isinstance(found, Exception):  # not within the group, which would wrap it
+            raise found
+        return found
+
+    async def _faster(self, first: Attempt, second: Attempt) -> Fetched | Exception:
+        """What the first one gives, unless the second has it before."""
+        await asyncio.wait([first, second], return_when=asyncio.FIRST_COMPLETED)
+        won = not first.done() and isinstance(second.result(), Fetched)
+        self._events.peer_hedged(won=won)
+        (first if won else second).cancel()
+        if won:
+            return second.result()
+        return await first
 
 
 async def _outcome(ask: Coroutine[Any, Any, Fetched]) -> Fetched | Exception:
@@ -158,9 +164,3 @@ async def _outcome(ask: Coroutine[Any, Any, Fetched]) -> Fetched | Exception:
         return await ask
     except (PeerFailed, NotFound, StaleObject, OSError) as error:
         return error
-
-
-def _result(found: Fetched | Exception) -> Fetched:
-    if isinstance(found, Exception):
-        raise found
-    return found

@@ -15,6 +15,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import TypeVar
+from weakref import WeakValueDictionary
 
 import xxhash
 
@@ -47,6 +48,7 @@ class GuardedOrigin:
         self._inner = inner
         self._breaker = Breaker()
         self._wholes: Recent[tuple[str, str], Checksum] = Recent(WHOLE_ENTRIES)
+        self._asking: WeakValueDictionary[tuple[str, str], asyncio.Lock] = WeakValueDictionary()
 
     async def stat(self, uri: str) -> ObjectInfo:
         """Describe one object."""
@@ -65,12 +67,13 @@ class GuardedOrigin:
     async def whole_checksum(self, info: ObjectInfo) -> Checksum | None:
         """The origin's own checksum, remembered for the members that will ask for it too."""
         key = info.uri, info.version
-        whole = self._wholes.get(key)
-        if whole is None:
-            async with self._guard(info.uri, DESCRIBE_S):
-                whole = await self._inner.whole_checksum(info)
-            if whole is not None:
-                self._wholes.put(key, whole)
+        async with self._asking.setdefault(key, asyncio.Lock()):  # all members ask at one time
+            whole = self._wholes.get(key)
+            if whole is None:
+                async with self._guard(info.uri, DESCRIBE_S):
+                    whole = await self._inner.whole_checksum(info)
+                if whole is not None:
+                    self._wholes.put(key, whole)
         return whole
 
     async def fetch(self, want: Want, target: Target) -> Fetched:

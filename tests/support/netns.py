@@ -9,6 +9,7 @@ because netem is not in every kernel.
 """
 
 import contextlib
+import itertools
 import os
 import subprocess
 from collections.abc import Iterator, Sequence
@@ -17,6 +18,7 @@ from pathlib import Path
 
 from hotshard.cli.child import Child
 
+_numbers = itertools.count()
 NOBODY = "02:00:00:00:de:ad"
 _HERE = Path(__file__).parent
 _HOLDER = """
@@ -95,7 +97,8 @@ class Network:
         self._switch = self._hold()
         self._in_switch("ip", "link", "add", "br0", "type", "bridge")
         self._in_switch("ip", "link", "set", "br0", "up")
-        ours = f"hs{os.getpid()}"
+        ours = f"hs{os.getpid()}.{next(_numbers)}"  # the kernel takes its time with the last one
+        self._stack.callback(_run, "ip", "link", "del", ours)
         self._plug(ours, "us", f"{self.address}/24", os.getpid())
         for _ in range(self._count):
             self.add()

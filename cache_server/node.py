@@ -19,8 +19,16 @@ from functools import partial
 from cache_server.admin import AdminServer
 from cache_server.cache import Cache
 from cache_server.catalog import Catalog
+from cache_server.cluster.bulk_calls import Identity
 from cache_server.cluster.ports import Placement
-from cache_server.cluster.wiring import BULK_PORT, ClusterNode, Settings, read_secret
+from cache_server.cluster.wiring import (
+    BULK_PORT,
+    BulkParts,
+    ClusterNode,
+    Settings,
+    open_bulk,
+    read_secret,
+)
 from cache_server.config import Amount, HostPort, OriginConfig, ServerConfig
 from cache_server.config.memory import read_auto_memory_bytes
 from cache_server.fill import FillTools
@@ -90,7 +98,8 @@ class Node:
         await store.start()
         stack.push_async_callback(store.close)
         tasks = await stack.enter_async_context(_tasks())
-        cluster = await self._join(stack, store, metrics, tasks)
+        events = PeerMetrics(metrics.registry)
+        cluster = await self._join(stack, store, events, tasks)
         mounted = [await _mounted(c, config, metrics, stack) for c in config.origins]
         table = OriginTable([cluster.mounted(m) for m in mounted] if cluster else mounted)
         slots = FetchSlots(
@@ -114,12 +123,11 @@ class Node:
         statuses = Statuses(parts, metrics, self._version)
         for upkeep in (_tend(store), _probe(store), _scrub(store)):
             tasks.spawn(upkeep)
-        if cluster is not None:
-            await cluster.open(stack, cache, table, tasks, config.shutdown_grace_s)
+        await self._open_bulk(stack, cluster, BulkParts(cache, table, tasks, events))
         await self._open_edges(stack, parts, statuses, metrics, tasks)
 
     async def _join(
-        self, stack: AsyncExitStack, store: Store, metrics: Metrics, tasks: Tasks
+        self, stack: AsyncExitStack, store: Store, events: PeerMetrics, tasks: Tasks
     ) -> ClusterNode | None:
         """Become a member of the cluster, if there is one."""
         config = self._config
@@ -128,17 +136,31 @@ class Node:
             return None
         settings = Settings(
             name=self._cluster_name,
-            listen=config.bulk.listen or HostPort(config.grpc.listen.host, BULK_PORT),
             secret=await asyncio.to_thread(read_secret, config.bulk.secret_file),
             connections=config.bulk.connections,
             bulk_tls=config.bulk.tls,
             grpc_tls=config.grpc.tls,
         )
         geometry = Geometry(config.shard_bytes, config.block_bytes)
-        events = PeerMetrics(metrics.registry)
         cluster = ClusterNode(placement, settings, geometry, events)
         stack.push_async_callback(cluster.peers.close)
         return cluster
+
+    async def _open_bulk(
+        self, stack: AsyncExitStack, cluster: ClusterNode | None, parts: BulkParts
+    ) -> None:
+        """Open the bulk port: in a cluster, or where it was asked for."""
+        config = self._config
+        listen = config.bulk.listen
+        if cluster is not None:
+            identity = cluster.identity
+            listen = listen or HostPort(config.grpc.listen.host, BULK_PORT)
+        else:
+            secret = await asyncio.to_thread(read_secret, config.bulk.secret_file)
+            identity = Identity(secret=secret, shard_bytes=config.shard_bytes)
+        if listen is not None:
+            server = await open_bulk(identity, listen, config.bulk.tls, parts)
+            stack.push_async_callback(server.close, config.shutdown_grace_s)
 
     async def _placement(
         self, _stack: AsyncExitStack, _store: Store, _tasks: Tasks

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from benchmarks.bench import Row
 from benchmarks.results import BenchError
-from benchmarks.rows import harness, local_readers, local_reads, local_small, origin
+from benchmarks.rows import harness, local_readers, local_reads, local_small, origin, peer
 
 CATALOGUE: tuple[Row, ...] = (
     *harness.ROWS,
@@ -12,6 +12,7 @@ CATALOGUE: tuple[Row, ...] = (
     *local_small.ROWS,
     *local_readers.ROWS,
     *origin.ROWS,
+    *peer.ROWS,
 )
 
 EVERYTHING = ("all", "quick")

@@ -3,9 +3,9 @@
 Nothing of this exists on a node without a cluster.
 """
 
+import asyncio
 import ssl
 from collections.abc import Awaitable, Callable
-from contextlib import AsyncExitStack
 from dataclasses import dataclass, field, replace
 
 import grpc
@@ -37,8 +37,6 @@ class Settings:
 
     name: str
     """Of the cluster."""
-    listen: HostPort
-    """Where the bulk port is."""
     secret: bytes = field(default=b"", repr=False)
     connections: int = CONNECTIONS
     bulk_tls: TlsConfig | None = None
@@ -72,7 +70,6 @@ class ClusterNode:
         )
         self.peers = Peers(placement, options, events)
         self._blocks = ClusterBlocks(placement, self.peers, geometry, events)
-        self.bulk: BulkServer | None = None
 
     def mounted(self, alone: Mounted) -> Mounted:
         """An origin as members read it.
@@ -90,31 +87,45 @@ class ClusterNode:
             metadata_ttl_s=alone.metadata_ttl_s / 2,
         )
 
-    async def open(
-        self, stack: AsyncExitStack, cache: Cache, table: OriginTable, tasks: Tasks, grace_s: float
-    ) -> None:
-        """Open the bulk port; the stack closes it.
-
-        Raises:
-            ConfigError: the address is not to be had.
-        """
-        identity = Identity(
+    @property
+    def identity(self) -> Identity:
+        """What the bulk port says of this node."""
+        return Identity(
             cluster=self._settings.name,
             secret=self._settings.secret,
             shard_bytes=self._geometry.shard_bytes,
             owns=self._blocks.is_ours,
             view=lambda: self._placement.view_version,
         )
-        self.bulk = BulkServer(
-            self._settings.listen.host,
-            self._settings.listen.port,
-            BulkCalls(cache, identity, _whole_from(table)),
-            self._events,
-            tls=_server_context(self._settings.bulk_tls),
-        )
-        await self.bulk.start()
-        tasks.spawn(self.bulk.run())
-        stack.push_async_callback(self.bulk.close, grace_s)
+
+
+@dataclass(frozen=True, slots=True)
+class BulkParts:
+    """What answers on the bulk port."""
+
+    cache: Cache
+    table: OriginTable
+    tasks: Tasks
+    events: PeerMetrics
+
+
+async def open_bulk(
+    identity: Identity,
+    listen: HostPort,
+    tls: TlsConfig | None,
+    parts: BulkParts,
+) -> BulkServer:
+    """Open the bulk port; the caller closes it.
+
+    Raises:
+        ConfigError: the address is not to be had, or the certificate is no good.
+    """
+    calls = BulkCalls(parts.cache, identity, _whole_from(parts.table))
+    context = await asyncio.to_thread(_server_context, tls)
+    server = BulkServer(listen.host, listen.port, calls, parts.events, tls=context)
+    await server.start()
+    parts.tasks.spawn(server.run())
+    return server
 
 
 def read_secret(path: str | None) -> bytes:

@@ -83,9 +83,7 @@ class ClusterBlocks:
         """Who may have it from before the last change."""
         owners = {peer.id for peer in self._placement.owners(digest)}
         for peer in self._placement.previous_owners(digest):
-            if peer.id == self._placement.me:
-                return  # then as now
-            if peer.id not in owners or self.is_ours(digest):
+            if peer.id != self._placement.me and (peer.id not in owners or self.is_ours(digest)):
                 yield peer, wire.Flag.ONLY_CACHED
 
     async def _first(

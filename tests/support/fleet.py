@@ -98,8 +98,12 @@ class Fleet:
         start_all(added)
         return added
 
-    def view(self, owners: Sequence[str] | None = None) -> None:
-        """Tell all who owns what from now on; None: all servers."""
+    def view(
+        self,
+        owners: Sequence[str] | None = None,
+        lies: Mapping[str, Mapping[str, str]] | None = None,
+    ) -> None:
+        """Tell all who owns what from now on; None: all servers. `lies` are told of some members."""
         self._version += 1
         previous, self._owners = (
             self._owners,
@@ -107,7 +111,7 @@ class Fleet:
         )
         document = {
             "version": self._version,
-            "members": [server.peer for server in self.servers],
+            "members": [{**s.peer, **(lies or {}).get(s.id, {})} for s in self.servers],
             "owners": self._owners,
             "previous": previous,
         }

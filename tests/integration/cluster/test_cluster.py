@@ -1,8 +1,9 @@
 """Eight servers as one cache: right bytes from every one, and the origin read once."""
 
-import os
+import contextlib
 import random
 import socket
+import threading
 import time
 
 import pytest
@@ -163,9 +164,7 @@ def test_scaling_out_and_in_moves_bytes_between_servers_not_from_the_origin(star
 
 
 def test_bad_input_on_the_bulk_port_is_refused_and_counted(start_fleet):
-    secret = os.urandom(16).hex()
     fleet = start_fleet(2)
-    del secret
     expected = fill_origin(fleet, small=5)
     server, dice = fleet.servers[0], random.Random(5)
     for _ in range(20):
@@ -187,36 +186,36 @@ def test_bad_input_on_the_bulk_port_is_refused_and_counted(start_fleet):
 
 
 def test_a_member_whose_address_answers_something_else(start_fleet):
-    """The bulk port of one member is another program, its gRPC port nobody's."""
+    """The address of one member is that of another program, on both ports."""
     fleet = start_fleet(2)
     expected = fill_origin(fleet, small=20)
-    with socket.create_server((fleet.network.address, 0)) as echo:
-        import threading
+    with socket.create_server((fleet.network.address, 0)) as listener:
 
         def answer() -> None:
-            while True:
-                try:
-                    sock, _ = echo.accept()
-                except OSError:
-                    return
-                with sock:
-                    sock.sendall(content(3000))
+            with contextlib.suppress(OSError):
+                while True:
+                    sock, _ = listener.accept()
+                    with sock:
+                        sock.sendall(content(3000))
 
-        threading.Thread(target=answer, daemon=True).start()
-        impostor = f"{fleet.network.address}:{echo.getsockname()[1]}"
-        peer = type(fleet.servers[1]).peer.fget
-        type(fleet.servers[1]).peer = property(
-            lambda self: (
-                {**peer(self), "bulk": impostor, "grpc": impostor}
-                if self is fleet.servers[1]
-                else peer(self)
-            )
-        )
-        try:
-            fleet.view()
-            time.sleep(0.5)
-            read_all(fleet.servers[:1], expected).good()
-        finally:
-            type(fleet.servers[1]).peer = property(peer)
-            echo.shutdown(socket.SHUT_RDWR)
+        thread = threading.Thread(target=answer, daemon=True)
+        thread.start()
+        impostor = f"{fleet.network.address}:{listener.getsockname()[1]}"
+        fleet.view(lies={"n1": {"bulk": impostor, "grpc": impostor}})
+        time.sleep(0.5)
+        read_all(fleet.servers[:1], expected).good()
+        listener.shutdown(socket.SHUT_RDWR)
+        thread.join()
     assert fleet.servers[0].total('hotshard_peer_requests_total{outcome="broken"') > 0
+
+
+def test_grpc_carries_the_bytes_when_the_bulk_port_cannot_be_reached(start_fleet):
+    fleet = start_fleet(2)
+    expected = fill_origin(fleet, small=20)
+    fleet.view(lies={s.id: {"bulk": f"{s.host.address}:9"} for s in fleet.servers})
+    time.sleep(0.5)
+    read_all(fleet.servers, expected).good()
+    assert fleet.origin_bytes() == total_bytes(fleet)
+    counters = fleet.servers[0].counters()
+    assert counters['hotshard_peer_requests_total{outcome="unreachable",path="bulk"}'] > 0
+    assert fleet.servers[0].total(PEER_BYTES) > 0

@@ -26,6 +26,7 @@ from cache_server.origins.origin import (
     Want,
     ignore_request,
 )
+from cache_server.origins.pace import Pace
 from cache_server.origins.s3_client import Answer, S3Client, S3Options, timeouts_of
 from cache_server.origins.s3_connection import Endpoint
 from cache_server.origins.s3_engine import Ask, Engine
@@ -72,6 +73,7 @@ class S3Origin:
         self._client = S3Client(options, self._bucket)
         self._backoff = Backoff(attempts=options.attempts)
         self._budget = RetryBudget()
+        self._pace = Pace(options.concurrency)
         self._engine: Engine | None = None
         self._resolved = False
         self._resolving = asyncio.Lock()
@@ -227,10 +229,14 @@ class S3Origin:
             began = time.monotonic()
             outcome, counted = "cancelled", 0
             try:
-                result = await attempt()
+                async with self._pace.turn():
+                    began = time.monotonic()
+                    result = await attempt()
             except Transient as error:
                 outcome = "retry"
                 failures += 1
+                if error.slow_down:
+                    self._pace.slowed_down()
                 delay_s = self._delay_s(failures, error)
                 if delay_s is None:
                     raise OriginUnavailable(
@@ -246,6 +252,7 @@ class S3Origin:
             else:
                 outcome, counted = "ok", payload_bytes
                 self._budget.succeeded()
+                self._pace.succeeded()
                 return result
             finally:
                 self._on_request(verb, outcome, time.monotonic() - began, counted)

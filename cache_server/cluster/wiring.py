@@ -65,7 +65,7 @@ class ClusterNode:
         tls = settings.bulk_tls
         options = PeerOptions(
             bulk=BulkOptions(settings.name, settings.secret, _client_context(tls)),
-            grpc=GrpcOptions(settings.name, _credentials(settings.grpc_tls)),
+            grpc=GrpcOptions(settings.name, grpc_credentials(settings.grpc_tls)),
             connections=settings.connections,
         )
         self.peers = Peers(placement, options, events)
@@ -185,7 +185,8 @@ def _load(context: ssl.SSLContext, tls: TlsConfig) -> None:
         raise ConfigError([f"bulk.tls: {tls.certificate}, {tls.key}: {error}"]) from error
 
 
-def _credentials(tls: TlsConfig | None) -> grpc.ChannelCredentials | None:
+def grpc_credentials(tls: TlsConfig | None) -> grpc.ChannelCredentials | None:
+    """How this node presents itself to the gRPC services of other members; blocking."""
     if tls is None:
         return None
     contents = []

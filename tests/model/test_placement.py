@@ -6,11 +6,10 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from hotshard.core.matching import load_cap
 from hotshard.core.placement import (
-    WEIGHT_MAX,
     Placement,
     build,
 )
-from hotshard.core.slots import SLOTS_MIN, Table
+from hotshard.core.slots import SLOTS_MIN, WEIGHT_MAX, Table
 
 IDS = st.sampled_from([f"node-{i}" for i in range(12)])
 WEIGHTS = st.one_of(st.sampled_from([50, 100, 100, 200]), st.integers(1, WEIGHT_MAX))

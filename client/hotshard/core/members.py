@@ -9,7 +9,7 @@ import re
 from dataclasses import dataclass
 from enum import StrEnum
 
-from hotshard.core.placement import WEIGHT_DEFAULT, WEIGHT_MAX
+from hotshard.core.slots import WEIGHT_DEFAULT, WEIGHT_MAX
 
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", re.ASCII)
 _HOST = re.compile(r"[A-Za-z0-9_.-]{1,253}|\[[0-9A-Fa-f:.%A-Za-z0-9]{2,64}\]", re.ASCII)
@@ -34,9 +34,9 @@ class Member:
     id: str
     """Kept on its disk: it survives restarts and new addresses."""
     grpc: str
-    """host:port."""
+    """host:port; of a member that does not know its own, empty."""
     bulk: str = ""
-    """host:port; empty: it has no bulk port."""
+    """host:port, or :port at the host where it was found; empty: it has no bulk port."""
     zone: str = ""
     weight: int = WEIGHT_DEFAULT
     state: State = State.JOINING
@@ -118,6 +118,6 @@ def check_member(member: Member) -> None:
     if not 1 <= member.weight <= WEIGHT_MAX:
         problem = f"weight {member.weight} of {member.id}; should be from 1 to {WEIGHT_MAX}"
         raise Refused(Refusal.BAD_WEIGHT, problem)
-    check_address(member.grpc)
-    if member.bulk:
-        check_address(member.bulk)
+    for address in (member.grpc, member.bulk):
+        if address:
+            check_address(address)

@@ -18,13 +18,14 @@ What members must agree on: ids, weights, `slots`, `replicas`. docs/adr/0004-pla
 from collections.abc import Iterable, Mapping
 
 from hotshard.core.matching import DEPTH, Matching
-from hotshard.core.slots import SLOTS_DEFAULT, Table, check_slots
-
-REPLICAS_MAX = 8
-WEIGHT_MAX = 1000
-WEIGHT_DEFAULT = 100
-MEMBERS_MAX = 1 << 15
-"""Owners are kept in two bytes."""
+from hotshard.core.slots import (
+    MEMBERS_MAX,
+    REPLICAS_MAX,
+    SLOTS_DEFAULT,
+    WEIGHT_MAX,
+    Table,
+    check_slots,
+)
 
 
 def build(weights: Mapping[str, int], *, slots: int = SLOTS_DEFAULT, replicas: int = 2) -> Table:

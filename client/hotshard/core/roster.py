@@ -18,7 +18,7 @@ from hotshard.core.members import (
     check_address,
     check_member,
 )
-from hotshard.core.placement import MEMBERS_MAX
+from hotshard.core.slots import MEMBERS_MAX
 
 GRACE_S = 600.0
 SILENCES_MAX = 2
@@ -76,6 +76,13 @@ class Roster:
         """Everybody, by id."""
         return tuple(self._entries[id_].member for id_ in sorted(self._entries))
 
+    def says(self, id_: str) -> tuple[int, State] | None:
+        """What a member said when it was met last: its instance and its state."""
+        entry = self._entries.get(id_)
+        if entry is None or entry.member.state is State.LOST:
+            return None
+        return entry.member.instance, entry.said
+
     def weights(self) -> dict[str, int]:
         """Whose slots there are in our zone, for the table."""
         return {
@@ -87,6 +94,11 @@ class Roster:
     def become(self, state: State, now: float) -> None:
         """This node has come to another state."""
         self._me = replace(self._me, state=state)
+        self._enter(self._me, now)
+
+    def located(self, grpc: str, bulk: str, now: float) -> None:
+        """This node knows its own addresses now."""
+        self._me = replace(self._me, grpc=grpc, bulk=bulk)
         self._enter(self._me, now)
 
     def listed(self, candidates: Iterable[Candidate], now: float) -> list[Refused]:
@@ -126,7 +138,11 @@ class Roster:
         place = self._places.get(address)
         if place is None:
             raise Refused(Refusal.NOT_LISTED, f"{address} is not in the list of members")
-        member = replace(member, grpc=address, zone=place.candidate.zone or member.zone)
+        bulk = member.bulk
+        if bulk.startswith(":"):
+            bulk = address.rpartition(":")[0] + bulk
+        zone = place.candidate.zone or member.zone
+        member = replace(member, grpc=address, bulk=bulk, zone=zone)
         try:
             self._admit(address, member, terms)
         except Refused:

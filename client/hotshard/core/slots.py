@@ -10,6 +10,11 @@ from sys import byteorder
 SLOTS_MIN = 1 << 10
 SLOTS_MAX = 1 << 18
 SLOTS_DEFAULT = 1 << 16
+REPLICAS_MAX = 8
+WEIGHT_MAX = 1000
+WEIGHT_DEFAULT = 100
+MEMBERS_MAX = 1 << 15
+"""Owners are kept in two bytes."""
 
 
 def check_slots(slots: int) -> None:
@@ -19,7 +24,7 @@ def check_slots(slots: int) -> None:
         ValueError: it is not a power of two, or out of range.
     """
     if not SLOTS_MIN <= slots <= SLOTS_MAX or slots & (slots - 1):
-        raise ValueError(f"{slots} slots; should be a power of two from 2^10 to 2^18")
+        raise ValueError(f"{slots} slots; should be a power of two from {SLOTS_MIN} to {SLOTS_MAX}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,10 +77,10 @@ class Table:
 
     def moved(self, other: "Table") -> int:
         """How many slots have another first owner there."""
-        return sum(
-            self.owners_of_slot(slot)[:1] != other.owners_of_slot(slot)[:1]
-            for slot in range(self.slots)
-        )
+        if not self.width or not other.width:
+            return self.slots if self.width != other.width else 0
+        firsts = zip(self.rows[:: self.width], other.rows[:: other.width], strict=True)
+        return sum(self.ids[mine] != other.ids[theirs] for mine, theirs in firsts)
 
     def packed(self) -> bytes:
         """The rows as they travel: two bytes each, little-endian."""

@@ -13,12 +13,14 @@ import grpc
 import pytest
 
 from cache_server import service as service_module
+from cache_server.answer import ERROR_KEY
+from cache_server.cluster.answers import Alone, Locating
 from cache_server.config import GrpcConfig, HostPort
 from cache_server.grpc_server import GrpcServer
 from cache_server.metrics import Metrics
 from cache_server.opened import Explanation, FileExtent, Opened, ShardState
 from cache_server.origins.origin import ListPage
-from cache_server.service import ERROR_KEY, MESSAGE_BYTES, CacheService
+from cache_server.service import MESSAGE_BYTES, CacheService
 from cache_server.store.shard import ShardKey
 from cache_server.warm import WarmState
 from hotshard.core.blocks import Geometry
@@ -193,7 +195,10 @@ class Scene:
 @asynccontextmanager
 async def serving(directory: str, stall_s: float = 60.0) -> AsyncIterator[Scene]:
     cache, warmer, metrics = FakeCache(directory), FakeWarmer(), Metrics("1")
-    service = CacheService(cache, warmer, FakeStatuses(), metrics, stall_s=stall_s)
+    members = Alone(Locating(Geometry()))
+    service = CacheService(
+        cache, warmer, FakeStatuses(), metrics, members=members, stall_s=stall_s
+    )
     server = GrpcServer(GrpcConfig(listen=HostPort("127.0.0.1", 0)), service)
     await server.start()
     options = [("grpc.max_receive_message_length", 16 << 20), ("grpc.use_local_subchannel_pool", 1)]

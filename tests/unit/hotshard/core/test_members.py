@@ -1,7 +1,7 @@
 import pytest
 
 from hotshard.core.members import Member, Refusal, Refused, Terms, check_address, check_member
-from hotshard.core.placement import WEIGHT_MAX
+from hotshard.core.slots import WEIGHT_MAX
 
 TERMS = Terms("prod", 16384, 2, 256 << 20)
 

@@ -8,13 +8,10 @@ import xxhash
 
 from hotshard.core.blocks import shard_digest
 from hotshard.core.placement import (
-    MEMBERS_MAX,
-    REPLICAS_MAX,
-    WEIGHT_MAX,
     Placement,
     build,
 )
-from hotshard.core.slots import SLOTS_MIN, Table
+from hotshard.core.slots import MEMBERS_MAX, REPLICAS_MAX, SLOTS_MIN, WEIGHT_MAX, Table
 
 
 def members(count: int, weight: int = 100) -> dict[str, int]:

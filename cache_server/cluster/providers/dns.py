@@ -7,7 +7,7 @@ member that restarts is then found as soon as it answers.
 import asyncio
 import logging
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from typing import Any
 
 from hotshard.core.members import Candidate
@@ -33,7 +33,7 @@ class DnsProvider:
         self._refresh_s = refresh_s
         self._resolve = resolve
 
-    async def lists(self) -> AsyncIterator[Sequence[Candidate]]:
+    async def lists(self) -> AsyncGenerator[Sequence[Candidate], None]:
         """See provider.Provider."""
         last: list[str] = []
         failing = False

@@ -14,7 +14,7 @@ import json
 import logging
 import os
 import ssl
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -82,7 +82,7 @@ class KubernetesProvider:
         self._endpoints = Endpoints(options.port_name, options.port)
         self._version = ""  # to watch from; empty: list first
 
-    async def lists(self) -> AsyncIterator[Sequence[Candidate]]:
+    async def lists(self) -> AsyncGenerator[Sequence[Candidate], None]:
         """See provider.Provider."""
         failures = 0
         while True:

@@ -1,7 +1,7 @@
 """Members from the configuration."""
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 
 from hotshard.core.members import Candidate
 
@@ -12,7 +12,7 @@ class StaticProvider:
     def __init__(self, addresses: Sequence[str]) -> None:
         self._candidates = tuple(Candidate(address) for address in addresses)
 
-    async def lists(self) -> AsyncIterator[Sequence[Candidate]]:
+    async def lists(self) -> AsyncGenerator[Sequence[Candidate], None]:
         """See provider.Provider."""
         yield self._candidates
         await asyncio.Event().wait()

@@ -352,7 +352,7 @@ async def test_a_defect_says_nothing_of_our_insides(scene, caplog):
     assert code is grpc.StatusCode.INTERNAL
     assert type(error) is InternalError
     assert "secret" not in str(error)
-    (record,) = [r for r in caplog.records if r.name == "cache_server.service"]
+    (record,) = [r for r in caplog.records if r.name == "cache_server.answer"]
     assert record.exc_info is not None
     assert "secret" in str(record.exc_info[1])
 

@@ -67,7 +67,7 @@ def cache_node(
         BenchError: it does not come up; with the end of its log.
     """
     os.makedirs(directory)
-    grpc_port, admin_port = _free_ports(2)
+    grpc_port, admin_port = free_ports(2)
     cache_dir = os.path.join(directory, "cache")
     socket_path = os.path.join(directory, "s")
     config: dict[str, Any] = {
@@ -142,7 +142,8 @@ def _tail(path: str) -> str:
         return "".join(file.readlines()[-20:])
 
 
-def _free_ports(count: int) -> list[int]:
+def free_ports(count: int) -> list[int]:
+    """Ports of 127.0.0.1 that nobody uses now."""
     with contextlib.ExitStack() as stack:
         ports = []
         for _ in range(count):

@@ -8,13 +8,14 @@ partial. A failed block fails those who wait for it, and is fetched anew when as
 import asyncio
 from collections.abc import Iterable, Sequence
 
+from cache_server.block_flight import BlockFlight
 from cache_server.core.readahead import worth_finishing
 from cache_server.fill import Fill, FillTools, fail
 from cache_server.flight import settled
-from cache_server.origins.origin import Origin
-from cache_server.slots import Ticket
+from cache_server.origins.table import Mounted
 from cache_server.store.options import NoSpace
 from cache_server.store.shard import ShardKey
+from cache_server.store.verify import Sums
 from hotshard.core.checksum import Algorithm, Checksum
 from hotshard.core.errors import StaleObject
 from hotshard.core.objects import ObjectInfo
@@ -24,15 +25,14 @@ from hotshard.openfile import OpenFile
 class BlockFill(Fill):
     """See the module."""
 
-    def __init__(self, key: ShardKey, info: ObjectInfo, origin: Origin, tools: FillTools) -> None:
-        super().__init__(key, info, origin, tools)
+    def __init__(self, key: ShardKey, info: ObjectInfo, mounted: Mounted, tools: FillTools) -> None:
+        super().__init__(key, info, mounted, tools)
         self._blocks = tools.geometry.block_count(key.size)
         self._present = 0  # bit i: block i is in the file
         self._sums = [0] * self._blocks
         self._algorithm = Algorithm.XXH3_64
         self._whole: Checksum | None = None
-        self._fetching: dict[int, asyncio.Future[None]] = {}
-        self._tickets: dict[int, Ticket] = {}
+        self._fetching: dict[int, BlockFlight] = {}
         self._ahead = range(0)  # asked for before there was a file
         self._reader: OpenFile | None = None
         self._begun: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -54,14 +54,17 @@ class BlockFill(Fill):
             if self._present >> block & 1
         )
 
-    async def want(self, start: int, stop: int, *, demand: bool = True) -> None:
+    async def want(
+        self, start: int, stop: int, *, demand: bool = True, forwarded: bool = False
+    ) -> None:
         """Wait until [start, stop) of the shard is in the file, or the shard is sealed."""
         await settled(self._begun)
         self._begun.result()
         if self.closed:
             self.sealed.result()
             return
-        for arrival in self._start(self._tools.geometry.blocks(start, stop), demand=demand):
+        blocks = self._tools.geometry.blocks(start, stop)
+        for arrival in self._start(blocks, demand=demand, forwarded=forwarded):
             await settled(arrival)
             arrival.result()
 
@@ -91,7 +94,7 @@ class BlockFill(Fill):
             self._partial = await self._tools.store.begin(self.key)
             self._reader = self._partial.reader
             if self.key.size == self.key.object_size:
-                self._whole = await self._origin.whole_checksum(self._info)
+                self._whole = await self._mounted.origin.whole_checksum(self._info)
                 if self._whole is not None:
                     self._algorithm = self._whole.algorithm
         except asyncio.CancelledError:
@@ -105,38 +108,42 @@ class BlockFill(Fill):
             self._begun.set_result(None)
             self._start(self._ahead, demand=False)
 
-    def _start(self, blocks: Iterable[int], *, demand: bool) -> Sequence["asyncio.Future[None]"]:
+    def sums(self, start: int, stop: int) -> Sums | None:
+        """The checksums of the blocks of [start, stop), if all are present and it is whole blocks."""
+        geometry = self._tools.geometry
+        blocks = geometry.blocks(start, stop)
+        if start % geometry.block_bytes or not all(self._present >> b & 1 for b in blocks):
+            return None
+        return Sums(self._algorithm, geometry.block_bytes, [self._sums[block] for block in blocks])
+
+    def _start(
+        self, blocks: Iterable[int], *, demand: bool, forwarded: bool = False
+    ) -> Sequence["asyncio.Future[None]"]:
         """Make sure each block is present or on its way; return what to wait for."""
         waits = []
         for block in blocks:
             if self._present >> block & 1:
                 continue
-            arrival = self._fetching.get(block)
-            if arrival is None:
-                arrival = asyncio.get_running_loop().create_future()
-                self._fetching[block] = arrival
-                self._tickets[block] = self._tools.slots.ask(demand=demand)
-                self._tools.spawn(self._fetch_block(block, arrival))
-            elif demand and block in self._tickets:
-                self._tools.slots.promote(self._tickets[block])
-            waits.append(arrival)
+            flight = self._fetching.get(block)
+            if flight is None:
+                flight = BlockFlight(demand=demand, forwarded=forwarded)
+                self._fetching[block] = flight
+                self._tools.spawn(self._fetch_block(block, flight))
+            else:
+                self._join(flight, demand=demand, forwarded=forwarded)
+            waits.append(flight.arrival)
         return waits
 
-    async def _fetch_block(self, block: int, arrival: "asyncio.Future[None]") -> None:
-        ticket, slots = self._tickets[block], self._tools.slots
-        length = self._tools.geometry.block_size(self.key.size, block)
+    async def _fetch_block(self, block: int, flight: BlockFlight) -> None:
+        arrival = flight.arrival
         try:
-            await slots.acquire(ticket)
-            try:
-                fetched = await self._fetch(block, length, self._algorithm)
-            finally:
-                slots.release(ticket)
+            fetched = await self._fetch(block, self._algorithm, flight)
         except asyncio.CancelledError:
             arrival.cancel()
             raise
         except Exception as error:  # noqa: BLE001 - whatever it is belongs to those who wait
             reason = self._reason(error)
-            self._ended(block)
+            del self._fetching[block]
             fail(arrival, reason)
             # Other blocks of the shard fail the same way; the last one to do so ends the fill.
             if isinstance(reason, NoSpace | StaleObject) and not self._fetching:
@@ -144,13 +151,9 @@ class BlockFill(Fill):
         else:
             self._sums[block] = fetched.checksum
             self._present |= 1 << block
-            self._ended(block)
+            del self._fetching[block]
             arrival.set_result(None)
             await self._after_block()
-
-    def _ended(self, block: int) -> None:
-        del self._fetching[block]
-        del self._tickets[block]
 
     async def _after_block(self) -> None:
         present = self._present.bit_count()

@@ -18,21 +18,21 @@ moment ago is still there; a shard that vanished, or failed its check, is simply
 import asyncio
 import logging
 from collections.abc import Iterable, Sequence
-from functools import partial
 from itertools import islice
 
-from cache_server.block_fill import BlockFill
 from cache_server.catalog import Catalog
 from cache_server.core.readahead import Streams
-from cache_server.fill import Fill, FillTools, WholeFill
+from cache_server.fill import Fill, FillTools
+from cache_server.fills import Fills
 from cache_server.flight import settled
 from cache_server.metrics import Metrics
-from cache_server.opened import Ask, Explanation, FileExtent, Opened, ShardState
+from cache_server.opened import Ask, Explanation, FileExtent, Opened
 from cache_server.origins.origin import ListPage
 from cache_server.origins.table import Mounted, OriginTable
 from cache_server.recent import Recent
-from cache_server.store.options import NoSpace, ShardReport
+from cache_server.store.options import NoSpace
 from cache_server.store.shard import ShardKey
+from cache_server.store.verify import Sums
 from cache_server.transient import Transient
 from hotshard.core.blocks import Piece, shard_digest
 from hotshard.core.errors import CorruptData, HotshardError, NotFound, StaleObject
@@ -46,7 +46,6 @@ BLOCKS_IN_MEMORY_PER_OPEN = 2  # what one reply may take of the memory budget
 FILL_ATTEMPTS = 3  # a fill that ends in corrupt data, or loses its disk, is tried again
 STREAMS_OBJECTS = 4096  # objects whose readers' positions are remembered
 WINDOW_BLOCKS_MAX = 8
-PARTIAL_SHARE = 4  # idle partial shards may hold 1/4 of the capacity
 
 
 class Cache:
@@ -67,27 +66,36 @@ class Cache:
         self._store = tools.store
         self._geometry = tools.geometry
         self._metrics = metrics
-        self._fills: dict[bytes, Fill] = {}
-        self._filling_bytes = 0
+        self._fills = Fills(tools)
         self._streams: Recent[str, Streams] = Recent(STREAMS_OBJECTS)
         self._misses: Recent[str, str] = Recent(STREAMS_OBJECTS)
 
     # -- descriptions ------------------------------------------------------------------------------
 
-    async def stat(self, uri: str) -> ObjectInfo:
-        """Describe an object."""
-        return await self._catalog.stat(uri)
+    async def stat(self, uri: str, *, forwarded: bool = False) -> ObjectInfo:
+        """Describe an object; `forwarded`: for another member, which holds us for the owner."""
+        return await self._catalog.stat(uri, forwarded=forwarded)
 
     async def stat_many(self, uris: Sequence[str]) -> list[ObjectInfo | HotshardError]:
         """Describe objects, each answer an object or its error."""
         return await self._catalog.stat_many(uris)
 
     async def list_page(
-        self, prefix: str, *, recursive: bool, token: str, page_size: int
+        self,
+        prefix: str,
+        *,
+        recursive: bool,
+        token: str,
+        page_size: int,
+        forwarded: bool = False,
     ) -> ListPage:
         """One page of a listing."""
         return await self._catalog.list_page(
-            prefix, recursive=recursive, token=token, page_size=page_size
+            prefix,
+            recursive=recursive,
+            token=token,
+            page_size=page_size,
+            forwarded=forwarded,
         )
 
     # -- the read path -----------------------------------------------------------------------------
@@ -112,7 +120,9 @@ class Cache:
         extent = FileExtent(index * shard_bytes, size, file, 0, sealed=True)
         return Opened(info, (extent,), lease_s)
 
-    async def open(self, uri: str, version: str, offset: int, length: int) -> Opened:
+    async def open(
+        self, uri: str, version: str, offset: int, length: int, *, forwarded: bool = False
+    ) -> Opened:
         """Open a range of an object; returns when (the beginning of) the range is present.
 
         Raises:
@@ -120,14 +130,62 @@ class Cache:
             HotshardError: as the origin says.
         """
         mounted, address = self._table.of(uri)
-        info = await self._catalog.stat(address.uri, pinned=version)
+        info = await self._catalog.stat(address.uri, pinned=version, forwarded=forwarded)
         if version and version != info.version:
             raise StaleObject(f"{info.uri} changed: version {version} is gone", uri=info.uri)
+        return await self._open(mounted, info, offset, length, forwarded=forwarded)
+
+    async def open_forwarded(self, info: ObjectInfo, offset: int, length: int) -> Opened:
+        """The same for another member of the cluster, which knows the object: not passed on to others.
+
+        Raises:
+            HotshardError: as the origin says.
+        """
+        mounted, _ = self._table.of(info.uri)
+        return await self._open(mounted, info, offset, length, forwarded=True)
+
+    async def open_cached(self, info: ObjectInfo, offset: int, length: int) -> Opened | None:
+        """The range, if all of it is here; nothing is fetched for it."""
+        extents: list[FileExtent] = []
+        for piece in self._geometry.pieces(info.size, offset, length):
+            key = ShardKey.of(info, piece.index, self._geometry)
+            base = piece.index * self._geometry.shard_bytes
+            file = self._store.cached_fd(key.digest) or await self._store.open(key.digest)
+            fill = self._fills.get(key.digest)
+            if file is not None:
+                extents.append(FileExtent(base, key.size, file, 0, sealed=True))
+            elif (
+                fill is not None
+                and not fill.closed
+                and fill.present_stop(piece.start) >= piece.stop
+            ):
+                extents.append(
+                    FileExtent(
+                        base + piece.start,
+                        piece.stop - piece.start,
+                        fill.reader(),
+                        piece.start,
+                        sealed=False,
+                    )
+                )
+            else:
+                return None
+        return Opened(info, tuple(extents), 0.0)
+
+    async def sums(self, info: ObjectInfo, offset: int, length: int) -> Sums | None:
+        """The checksums of the blocks of a range that is present, if it is made of whole blocks."""
+        index, start = divmod(offset, self._geometry.shard_bytes)
+        key = ShardKey.of(info, index, self._geometry)
+        return await self._fills.sums(key, start, start + length)
+
+    async def _open(
+        self, mounted: Mounted, info: ObjectInfo, offset: int, length: int, *, forwarded: bool
+    ) -> Opened:
         pieces = islice(self._geometry.pieces(info.size, offset, length), SHARDS_PER_OPEN)
         extents: list[FileExtent] = []
         try:
             for piece in pieces:
-                found, whole_piece = await self._extents(mounted, info, piece)
+                found, whole_piece = await self._extents(mounted, info, piece, forwarded=forwarded)
                 extents += found
                 if not whole_piece:
                     break
@@ -207,7 +265,7 @@ class Cache:
         """Drop what is cached of an object or prefix; return shards and bytes."""
         _, address = self._table.of(uri)
         below = address.uri if address.is_prefix else ""
-        for fill in list(self._fills.values()):
+        for fill in self._fills:
             named = fill.key.uri.startswith(below) if below else fill.key.uri == address.uri
             if named:
                 await fill.drop()
@@ -227,7 +285,7 @@ class Cache:
             origin=mounted.origin.prefix,
             metadata_age_s=self._catalog.age_s(info.uri),
             lease_s=self._catalog.lease_s(info.uri),
-            shards=[self._shard_state(key) for key in self.shard_keys(info)],
+            shards=[self._fills.state(key) for key in self.shard_keys(info)],
             last_miss=self._misses.get(info.uri) or "",
         )
 
@@ -239,7 +297,7 @@ class Cache:
     # -- one shard ---------------------------------------------------------------------------------
 
     async def _extents(
-        self, mounted: Mounted, info: ObjectInfo, piece: Piece
+        self, mounted: Mounted, info: ObjectInfo, piece: Piece, *, forwarded: bool
     ) -> tuple[list[FileExtent], bool]:
         """Where `piece` lies, and whether that is all of it."""
         key = ShardKey.of(info, piece.index, self._geometry)
@@ -253,18 +311,19 @@ class Cache:
             fill = self._fill(mounted, info, key, demand=True)
             found = "partial" if fill.present_stop(piece.start) > piece.start else "miss"
             self._metrics.shard_lookup(found, piece.stop - piece.start)
-            if info.size > self._geometry.block_bytes:
+            # The member that asks for a forwarded read reads ahead itself.
+            if info.size > self._geometry.block_bytes and not forwarded:
                 self._read_ahead(mounted, info, base + piece.start, base + piece.stop)
             try:
-                await fill.want(piece.start, piece.stop)
+                await fill.want(piece.start, piece.stop, forwarded=forwarded)
             except CorruptData as error:
                 corrupt = error
                 continue
             except NoSpace:
-                if await self._drop_idle_fills():
+                if await self._fills.drop_idle():
                     continue
                 self._misses.put(info.uri, "no disk space: served from memory")
-                return await self._from_memory(mounted, info, piece)
+                return await self._from_memory(mounted, info, piece, forwarded=forwarded)
             stop = fill.present_stop(piece.start)
             if fill.closed and fill.sealed.exception() is None:
                 return [FileExtent(base, key.size, fill.sealed.result(), 0, sealed=True)], True
@@ -279,7 +338,7 @@ class Cache:
                 return [extent], True
         if corrupt is not None:
             raise corrupt
-        return await self._from_memory(mounted, info, piece)
+        return await self._from_memory(mounted, info, piece, forwarded=forwarded)
 
     async def _sealed_file(self, digest: bytes) -> OpenFile | None:
         if not self._store.contains(digest):
@@ -290,22 +349,10 @@ class Cache:
         self, mounted: Mounted, info: ObjectInfo, key: ShardKey, *, demand: bool = False
     ) -> Fill:
         fill = self._fills.get(key.digest)
-        if fill is None or fill.closed:
+        if fill is None:
             self._misses.put(info.uri, "not on this node yet, or evicted")
-            if self._geometry.block_count(key.size) > 1:
-                fill = BlockFill(key, info, mounted.origin, self._tools)
-            else:
-                fill = WholeFill(key, info, mounted.origin, self._tools, demand=demand)
-            self._fills[key.digest] = fill
-            self._filling_bytes += key.size
-            fill.sealed.add_done_callback(partial(self._fill_ended, fill))
-            self._trim_idle_fills()
+            fill = self._fills.start(mounted, info, key, demand=demand)
         return fill
-
-    def _fill_ended(self, fill: Fill, _: object) -> None:
-        self._filling_bytes -= fill.key.size
-        if self._fills.get(fill.key.digest) is fill:
-            del self._fills[fill.key.digest]
 
     def _read_ahead(self, mounted: Mounted, info: ObjectInfo, start: int, stop: int) -> None:
         streams = self._streams.get(info.uri)
@@ -320,13 +367,15 @@ class Cache:
                 self._fill(mounted, info, key).ahead(piece.start, piece.stop)
 
     async def _from_memory(
-        self, mounted: Mounted, info: ObjectInfo, piece: Piece
+        self, mounted: Mounted, info: ObjectInfo, piece: Piece, *, forwarded: bool
     ) -> tuple[list[FileExtent], bool]:
         base = piece.index * self._geometry.shard_bytes
         offset, stop = base + piece.start, base + piece.stop
         extents: list[FileExtent] = []
         while offset < stop and len(extents) < BLOCKS_IN_MEMORY_PER_OPEN:
-            file, start, length = await self._transient.block(mounted.origin, info, offset)
+            file, start, length = await self._transient.block(
+                mounted, info, offset, forwarded=forwarded
+            )
             extents.append(FileExtent(start, length, file, 0, sealed=False))
             offset = start + length
         return extents, offset >= stop
@@ -351,37 +400,3 @@ class Cache:
                     digests.append(digest)
         if digests:
             await self._store.open_many(digests)
-
-    # -- idle partial shards -----------------------------------------------------------------------
-
-    def _trim_idle_fills(self) -> None:
-        """Keep partial shards, which nobody may come back to, from crowding out sealed ones."""
-        limit = self._store.capacity_bytes // PARTIAL_SHARE
-        excess = self._filling_bytes - limit
-        for fill in list(self._fills.values()) if excess > 0 else ():
-            if excess > 0 and fill.idle and not fill.closed:
-                excess -= fill.key.size
-                self._tools.spawn(fill.drop())
-
-    async def _drop_idle_fills(self) -> bool:
-        """Give up all idle partial shards; whether there was one."""
-        idle = [fill for fill in self._fills.values() if fill.idle and not fill.closed]
-        for fill in idle:
-            await fill.drop()
-        return bool(idle)
-
-    def _shard_state(self, key: ShardKey) -> ShardState:
-        report: ShardReport | None = self._store.describe(key.digest)
-        fill = self._fills.get(key.digest)
-        if report is not None:
-            return ShardState(key, "sealed", key.size, report.path, report.pinned, report.verified)
-        if fill is not None and not fill.closed:
-            return ShardState(
-                key,
-                "partial",
-                fill.present_bytes,
-                fill.disk_path,
-                pinned=False,
-                verified=False,
-            )
-        return ShardState(key, "absent", 0, "", pinned=False, verified=False)

@@ -65,8 +65,10 @@ class Catalog:
         self._entries: OrderedDict[str, _Entry] = OrderedDict()
         self._pages: OrderedDict[_PageKey, _Page] = OrderedDict()
         self._paged_entries = 0
-        self._stats: Flights[str, ObjectInfo] = Flights(spawn)
-        self._lists: Flights[_PageKey, ListPage] = Flights(spawn)
+        # A question that another member has passed on never waits for one that we have passed on: the
+        # two could wait for each other.
+        self._stats: Flights[tuple[str, bool], ObjectInfo] = Flights(spawn)
+        self._lists: Flights[tuple[_PageKey, bool], ListPage] = Flights(spawn)
 
     def fresh(self, uri: str) -> tuple[ObjectInfo, float] | None:
         """What is known of the object and for how many seconds; None: it must be asked for."""
@@ -94,13 +96,14 @@ class Catalog:
         known = self.fresh(uri)
         return known[1] if known else 0.0
 
-    async def stat(self, uri: str, *, pinned: str = "") -> ObjectInfo:
+    async def stat(self, uri: str, *, pinned: str = "", forwarded: bool = False) -> ObjectInfo:
         """Describe an object.
 
         Args:
             uri: its address.
             pinned: the version the caller holds. If that is the last one known, it is not checked again:
                 the caller's reads carry it to the origin (If-Match), which tells when it is gone.
+            forwarded: another member of the cluster asks us, as the owner of the answer.
         """
         known = self.fresh(uri)
         if known is not None:
@@ -115,7 +118,9 @@ class Catalog:
                 return entry.info
             if entry.info is None and entry.expires_s > self._clock():
                 raise NotFound(f"{uri}: no such object", uri=uri)
-        return await self._stats.join(uri, lambda: self._ask(mounted, uri))
+        return await self._stats.join(
+            (uri, forwarded), lambda: self._ask(mounted, uri, forwarded=forwarded)
+        )
 
     async def stat_many(self, uris: Sequence[str]) -> list[ObjectInfo | HotshardError]:
         """Describe several objects; each answer is a description or the error for that object."""
@@ -135,13 +140,21 @@ class Catalog:
         return answers
 
     async def list_page(
-        self, prefix: str, *, recursive: bool, token: str, page_size: int
+        self,
+        prefix: str,
+        *,
+        recursive: bool,
+        token: str,
+        page_size: int,
+        forwarded: bool = False,
     ) -> ListPage:
         """Part of a listing; `page_size` 0 leaves the size to us. Tokens are opaque to the caller."""
         mounted, address = self._table.of(prefix)
         after, origin_token = _parse_token(token)
         size = min(page_size or ORIGIN_PAGE, ORIGIN_PAGE)
-        page = await self._origin_page(mounted, (address.uri, recursive, origin_token))
+        page = await self._origin_page(
+            mounted, (address.uri, recursive, origin_token), forwarded=forwarded
+        )
         names = [info.uri for info in page.objects] + page.common_prefixes
         first = _index_after(names, len(page.objects), after)
         stop = min(first + size, len(names))
@@ -175,9 +188,9 @@ class Catalog:
             del self._entries[known]
         return len(below)
 
-    async def _ask(self, mounted: Mounted, uri: str) -> ObjectInfo:
+    async def _ask(self, mounted: Mounted, uri: str, *, forwarded: bool) -> ObjectInfo:
         try:
-            info = await mounted.origin.stat(uri)
+            info = await mounted.for_asker(forwarded=forwarded).stat(uri)
         except NotFound:
             self._learn(uri, None, NEGATIVE_TTL_S)
             raise
@@ -193,16 +206,18 @@ class Catalog:
         self._learn(uri, info, mounted.freshness_s)
         return info
 
-    async def _origin_page(self, mounted: Mounted, key: _PageKey) -> ListPage:
+    async def _origin_page(self, mounted: Mounted, key: _PageKey, *, forwarded: bool) -> ListPage:
         cached = self._pages.get(key)
         if cached is not None and cached.expires_s > self._clock():
             self._pages.move_to_end(key)
             return cached.page
-        return await self._lists.join(key, lambda: self._ask_page(mounted, key))
+        return await self._lists.join(
+            (key, forwarded), lambda: self._ask_page(mounted, key, forwarded=forwarded)
+        )
 
-    async def _ask_page(self, mounted: Mounted, key: _PageKey) -> ListPage:
+    async def _ask_page(self, mounted: Mounted, key: _PageKey, *, forwarded: bool) -> ListPage:
         prefix, recursive, token = key
-        page = await mounted.origin.list_page(
+        page = await mounted.for_asker(forwarded=forwarded).list_page(
             prefix, recursive=recursive, token=token, page_size=ORIGIN_PAGE
         )
         for info in page.objects:

@@ -15,12 +15,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from cache_server.block_flight import BlockFlight
 from cache_server.flight import Spawn, settled
-from cache_server.origins.origin import Fetched, Origin, Target, Want
-from cache_server.slots import FetchSlots, Ticket
+from cache_server.origins.origin import Fetched, PeerBlocks, Target, Want
+from cache_server.origins.table import Mounted
+from cache_server.slots import FetchSlots
 from cache_server.store.options import NoSpace
 from cache_server.store.shard import ShardKey
 from cache_server.store.store import Store
+from cache_server.store.verify import Sums
 from cache_server.store.volume import Partial
 from hotshard.core.blocks import Geometry
 from hotshard.core.checksum import Algorithm, Checksum
@@ -48,10 +51,10 @@ class FillTools:
 class Fill(ABC):
     """One shard being filled. Use from the event loop only."""
 
-    def __init__(self, key: ShardKey, info: ObjectInfo, origin: Origin, tools: FillTools) -> None:
+    def __init__(self, key: ShardKey, info: ObjectInfo, mounted: Mounted, tools: FillTools) -> None:
         self.key = key
         self._info = info
-        self._origin = origin
+        self._mounted = mounted
         self._tools = tools
         self._partial: Partial | None = None
         loop = asyncio.get_running_loop()
@@ -80,8 +83,16 @@ class Fill(ABC):
         """How many bytes have arrived."""
 
     @abstractmethod
-    async def want(self, start: int, stop: int, *, demand: bool = True) -> None:
+    async def want(
+        self, start: int, stop: int, *, demand: bool = True, forwarded: bool = False
+    ) -> None:
         """Wait until [start, stop) of the shard is in the file, or the shard is sealed.
+
+        Args:
+            start: first byte.
+            stop: past the last byte.
+            demand: a reader waits for it.
+            forwarded: another member of the cluster waits for it: blocks come from the origin.
 
         Raises:
             HotshardError: what kept a block from coming; asking again tries again.
@@ -97,6 +108,10 @@ class Fill(ABC):
         """Up to where the bytes from `start` on are present without a gap."""
 
     @abstractmethod
+    def sums(self, start: int, stop: int) -> Sums | None:
+        """The checksums of the blocks of [start, stop), if all are present and it is whole blocks."""
+
+    @abstractmethod
     def reader(self) -> OpenFile:
         """A read-only descriptor of the partial file; only extents of present blocks are valid."""
 
@@ -105,13 +120,60 @@ class Fill(ABC):
         if self.idle and not self.closed:
             await self._close(NoSpace("the partial shard was given up for its space"), "dropped")
 
-    async def _fetch(self, block: int, length: int, algorithm: Algorithm) -> Fetched:
-        assert self._partial is not None, "fetches start after begin"
+    async def _fetch(self, block: int, algorithm: Algorithm, flight: BlockFlight) -> Fetched:
+        """A block, from the peers or else from the origin.
+
+        Peers are asked without a slot: two full nodes would wait for each other.
+        """
         geometry = self._tools.geometry
         file_offset = block * geometry.block_bytes
+        length = geometry.block_size(self.key.size, block)
         offset = self.key.index * geometry.shard_bytes + file_offset
         want = Want(self._info, offset, length, algorithm)
-        return await self._origin.fetch(want, Target(self._partial.file.fd, file_offset))
+        peers = self._mounted.peers
+        if peers is not None:
+            target = Target((await self._file()).fd, file_offset)
+            found = await self._from_peers(peers, want, target, flight)
+            if found is not None:
+                return found
+        slots = self._tools.slots
+        flight.ticket = slots.ask(demand=flight.demand)
+        await slots.acquire(flight.ticket)
+        try:
+            target = Target((await self._file()).fd, file_offset)
+            return await self._mounted.for_asker(forwarded=flight.forwarded).fetch(want, target)
+        finally:
+            slots.release(flight.ticket)
+
+    async def _file(self) -> OpenFile:
+        """The file to write to; before it is needed the shard holds neither file nor space."""
+        if self._partial is None:
+            self._partial = await self._tools.store.begin(self.key)
+        return self._partial.file
+
+    async def _from_peers(
+        self, peers: PeerBlocks, want: Want, target: Target, flight: BlockFlight
+    ) -> Fetched | None:
+        if not flight.forwarded:
+            try:
+                async with asyncio.timeout(None) as asking:
+                    flight.asking = asking
+                    return await peers.fetch(want, target, forwarded=False, demand=flight.demand)
+            except TimeoutError:
+                if not flight.forwarded:
+                    raise
+            finally:
+                flight.asking = None
+        return await peers.fetch(want, target, forwarded=True, demand=flight.demand)
+
+    def _join(self, flight: BlockFlight, *, demand: bool, forwarded: bool) -> None:
+        """Someone else waits for a block that is on its way."""
+        if demand and not flight.demand:
+            flight.demand = True
+            if flight.ticket is not None:
+                self._tools.slots.promote(flight.ticket)
+        if forwarded:
+            flight.wanted_by_member()
 
     async def _seal(self, sums: list[int], algorithm: Algorithm, whole: Checksum | None) -> None:
         assert self._partial is not None, "blocks have arrived"
@@ -158,14 +220,13 @@ class WholeFill(Fill):
         self,
         key: ShardKey,
         info: ObjectInfo,
-        origin: Origin,
+        mounted: Mounted,
         tools: FillTools,
         *,
         demand: bool,
     ) -> None:
-        super().__init__(key, info, origin, tools)
-        self._demand = demand
-        self._ticket: Ticket | None = None
+        super().__init__(key, info, mounted, tools)
+        self._flight = BlockFlight(demand=demand, forwarded=False)
         tools.spawn(self._run())
 
     @property
@@ -178,12 +239,16 @@ class WholeFill(Fill):
         """None, until it is sealed."""
         return 0
 
-    async def want(self, start: int, stop: int, *, demand: bool = True) -> None:  # noqa: ARG002
+    async def want(
+        self,
+        start: int,  # noqa: ARG002
+        stop: int,  # noqa: ARG002
+        *,
+        demand: bool = True,
+        forwarded: bool = False,
+    ) -> None:
         """Wait until it is sealed."""
-        if demand and not self._demand:
-            self._demand = True
-            if self._ticket is not None:
-                self._tools.slots.promote(self._ticket)
+        self._join(self._flight, demand=demand, forwarded=forwarded)
         await settled(self.sealed)
         self.sealed.result()
 
@@ -194,6 +259,10 @@ class WholeFill(Fill):
         """Nothing is present before all is."""
         return start
 
+    def sums(self, start: int, stop: int) -> Sums | None:  # noqa: ARG002
+        """None, until it is sealed."""
+        return None
+
     def reader(self) -> OpenFile:
         """Nothing to hand out before it is sealed."""
         raise AssertionError("present_stop() says that nothing is present")
@@ -201,29 +270,17 @@ class WholeFill(Fill):
     async def _run(self) -> None:
         try:
             if self.key.size:
-                fetched = await self._fetch_all()
+                fetched = await self._fetch(0, Algorithm.XXH3_64, self._flight)
                 whole = fetched.whole if self.key.size == self.key.object_size else None
                 await self._seal([fetched.checksum], fetched.algorithm, whole)
             else:
-                self._partial = await self._tools.store.begin(self.key)
+                await self._file()
                 await self._seal([], Algorithm.XXH3_64, None)
         except asyncio.CancelledError:
             self.sealed.cancel()
             raise
         except Exception as error:  # noqa: BLE001 - whatever it is belongs to those who wait
             await self._close(self._reason(error))
-
-    async def _fetch_all(self) -> Fetched:
-        """Fetch it once its turn has come; before that it holds neither file nor space."""
-        slots = self._tools.slots
-        self._ticket = ticket = slots.ask(demand=self._demand)
-        await slots.acquire(ticket)
-        try:
-            self._partial = await self._tools.store.begin(self.key)
-            return await self._fetch(0, self.key.size, Algorithm.XXH3_64)
-        finally:
-            slots.release(ticket)
-            self._ticket = None
 
 
 def fail(future: "asyncio.Future[Any]", error: Exception) -> None:

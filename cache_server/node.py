@@ -20,13 +20,30 @@ from functools import partial
 from cache_server.admin import AdminServer
 from cache_server.cache import Cache
 from cache_server.catalog import Catalog
-from cache_server.config import Amount, OriginConfig, ServerConfig
+from cache_server.cluster.answers import Alone, ClusterAnswers, InCluster, Locating
+from cache_server.cluster.bulk_calls import Identity
+from cache_server.cluster.joining import address_of_bulk, address_of_grpc, membership
+from cache_server.cluster.membership import Membership
+from cache_server.cluster.peers import Peers
+from cache_server.cluster.ports import Placement
+from cache_server.cluster.wiring import (
+    BULK_PORT,
+    BulkParts,
+    ClusterNode,
+    Settings,
+    grpc_credentials,
+    open_bulk,
+    read_secret,
+)
+from cache_server.config import Amount, HostPort, OriginConfig, ServerConfig
 from cache_server.config.memory import read_auto_memory_bytes
 from cache_server.fill import FillTools
 from cache_server.grpc_server import GrpcServer
 from cache_server.local_calls import LocalCalls
 from cache_server.local_socket import LocalSocketServer
 from cache_server.metrics import Metrics
+from cache_server.metrics.members import MemberMetrics
+from cache_server.metrics.peers import PeerMetrics
 from cache_server.origins.posix import PosixOptions, PosixOrigin
 from cache_server.origins.s3 import S3Options, S3Origin
 from cache_server.origins.table import Mounted, OriginTable
@@ -39,6 +56,7 @@ from cache_server.tasks import Tasks
 from cache_server.transient import Transient
 from cache_server.warm import Warmer
 from hotshard.core.blocks import Geometry
+from hotshard.core.members import State
 
 log = logging.getLogger(__name__)
 
@@ -61,6 +79,9 @@ class Node:
         self._config = config
         self._version = version
         self._stop = asyncio.Event()
+        self._membership: Membership | None = None
+        self._secret = b""
+        self._bulk_port = 0
 
     def stop(self) -> None:
         """Begin to shut down; idempotent."""
@@ -92,7 +113,11 @@ class Node:
         await store.start()
         stack.push_async_callback(store.close)
         tasks = await stack.enter_async_context(_tasks())
-        table = OriginTable([await _mounted(c, config, metrics, stack) for c in config.origins])
+        events = PeerMetrics(metrics.registry)
+        self._member_events = MemberMetrics(metrics.registry)
+        cluster = await self._join(stack, store, events, tasks)
+        mounted = [await _mounted(c, config, metrics, stack) for c in config.origins]
+        table = OriginTable([cluster.mounted(m) for m in mounted] if cluster else mounted)
         slots = FetchSlots(
             config.fetch.concurrency,
             max(1, int(config.fetch.concurrency * config.fetch.prefetch_share)),
@@ -114,7 +139,83 @@ class Node:
         statuses = Statuses(parts, metrics, self._version)
         for upkeep in (_tend(store), _probe(store), _scrub(store)):
             tasks.spawn(upkeep)
+        await self._open_bulk(stack, cluster, BulkParts(cache, table, tasks, events))
         await self._open_edges(stack, parts, statuses, metrics, tasks)
+
+    async def _join(
+        self, stack: AsyncExitStack, store: Store, events: PeerMetrics, tasks: Tasks
+    ) -> ClusterNode | None:
+        """Become a member of the cluster, if there is one."""
+        config = self._config
+        self._secret = await asyncio.to_thread(read_secret, config.bulk.secret_file)
+        placement = await self._placement(stack, store, tasks)
+        if placement is None:
+            return None
+        settings = Settings(
+            name=self._cluster_name,
+            secret=self._secret,
+            connections=config.bulk.connections,
+            bulk_tls=config.bulk.tls,
+            grpc_tls=config.grpc.tls,
+        )
+        geometry = Geometry(config.shard_bytes, config.block_bytes)
+        cluster = ClusterNode(placement, settings, geometry, events)
+        stack.push_async_callback(cluster.peers.close)
+        if self._membership is not None:
+            tasks.spawn(_forget_who_left(self._membership, cluster.peers))
+        return cluster
+
+    async def _open_bulk(
+        self, stack: AsyncExitStack, cluster: ClusterNode | None, parts: BulkParts
+    ) -> None:
+        """Open the bulk port: in a cluster, or where it was asked for."""
+        config = self._config
+        listen = config.bulk.listen
+        if cluster is not None:
+            identity = cluster.identity
+            listen = listen or HostPort(config.grpc.listen.host, BULK_PORT)
+        else:
+            identity = Identity(secret=self._secret, shard_bytes=config.shard_bytes)
+        if listen is not None:
+            server = await open_bulk(identity, listen, config.bulk.tls, parts)
+            self._bulk_port = server.port
+            stack.push_async_callback(server.close, config.shutdown_grace_s)
+
+    async def _placement(
+        self, _stack: AsyncExitStack, store: Store, tasks: Tasks
+    ) -> Placement | None:
+        """Find the other members and meet them, so that we know who owns what before we are asked."""
+        config = self._config
+        credentials = await asyncio.to_thread(grpc_credentials, config.grpc.tls)
+        found = membership(config, store.node_id, self._member_events, credentials)
+        if found is None:
+            return None
+        tasks.spawn(found.run())
+        await found.settle(config.cluster.start_wait_s)
+        self._membership = found
+        return found
+
+    async def _take_part(self, stack: AsyncExitStack, grpc_port: int) -> None:
+        """Tell the others that this node is ready; the stack tells them when it stops."""
+        found = self._membership
+        if found is None:
+            return
+        grpc_address = await asyncio.to_thread(address_of_grpc, self._config, grpc_port)
+        found.located(grpc_address, address_of_bulk(self._config, self._bulk_port))
+        await found.become(State.READY)
+        stack.push_async_callback(found.become, State.DRAINING)
+
+    def _answers(self) -> ClusterAnswers:
+        config = self._config
+        locating = Locating(Geometry(config.shard_bytes, config.block_bytes), self._secret)
+        if self._membership is None:
+            return Alone(locating, self._cluster_name)
+        return InCluster(self._membership, locating)
+
+    @property
+    def _cluster_name(self) -> str:
+        config = self._config.cluster
+        return "" if config.provider == "none" else config.name
 
     async def _open_edges(
         self,
@@ -146,12 +247,15 @@ class Node:
         )
         await local.start()
         stack.push_async_callback(local.close, config.shutdown_grace_s)
-        service = CacheService(parts.cache, parts.warmer, statuses, metrics)
+        answers = self._answers()
+        statuses.cluster = answers.status
+        service = CacheService(parts.cache, parts.warmer, statuses, metrics, members=answers)
         grpc_server = GrpcServer(config.grpc, service)
         await grpc_server.start()
         stack.push_async_callback(grpc_server.close, config.shutdown_grace_s)
         await grpc_server.set_ready(ready=True)
         statuses.unready = ""
+        await self._take_part(stack, grpc_server.port)
         stack.callback(setattr, statuses, "unready", "stopping")
         log.info(
             "ready",
@@ -239,6 +343,12 @@ async def _tasks() -> AsyncIterator[Tasks]:
     except BaseExceptionGroup as errors:
         # The tasks let no error out: what the group wraps is the one error of the code inside the `with`.
         raise errors.exceptions[0] from None
+
+
+async def _forget_who_left(found: Membership, peers: Peers) -> None:
+    """Give up the connections to members that are gone."""
+    async for view in found.views():
+        await peers.retain({member.id for member in view.members})
 
 
 async def _tend(store: Store) -> None:

@@ -1,8 +1,5 @@
 """The gRPC service: decode, call the cache, encode. It decides nothing.
 
-Every refusal leaves as a gRPC status with the typed hotshard.v1.Error in the trailing metadata; a defect
-leaves as INTERNAL and says nothing but its type, while the log has the rest under the request's id.
-
 `Read` is the compatible path for callers that cannot receive open files: bytes are read from the cached
 files in a thread, one message at a time, so that a stream holds about one message of memory however far
 its reader lags behind. Handlers are coroutines that write, not generators: a cancelled one ends at once
@@ -10,16 +7,12 @@ in its own task, with its request's context.
 """
 
 import asyncio
-import logging
 import os
-import uuid
 from collections.abc import Iterable, Sequence
-from types import TracebackType
 from typing import Any, Protocol
 
-import grpc
-
-from cache_server import logs
+from cache_server.answer import Answer
+from cache_server.cluster.answers import ClusterAnswers
 from cache_server.metrics import Metrics
 from cache_server.opened import Explanation, FileExtent, Opened
 from cache_server.origins.origin import ListPage
@@ -32,23 +25,19 @@ from cache_server.replies import (
 )
 from cache_server.warm import WarmState
 from hotshard.core.errors import (
-    GRPC_STATUS,
     CorruptData,
     HotshardError,
     InternalError,
     InvalidRequest,
     Overloaded,
-    code_name,
+    StaleObject,
 )
 from hotshard.core.objects import ObjectInfo
 from hotshard.openfile import OpenFile
 from hotshard.v1 import cache_pb2 as pb
 from hotshard.v1 import cache_pb2_grpc, types_pb2
-from hotshard.wire import error_to_pb, info_to_pb
+from hotshard.wire import CLUSTER_KEY, FORWARDED_KEY, info_to_pb
 
-log = logging.getLogger(__name__)
-
-ERROR_KEY = "hotshard-error-bin"
 MESSAGE_BYTES = 1 << 20
 """Of payload in one message of Read."""
 AHEAD_BYTES = 16 << 20
@@ -71,18 +60,26 @@ Context = Any
 class CacheCalls(Protocol):
     """What the service calls of cache_server.cache.Cache."""
 
-    async def stat(self, uri: str) -> ObjectInfo:
+    async def stat(self, uri: str, *, forwarded: bool = False) -> ObjectInfo:
         """Describe an object."""
 
     async def stat_many(self, uris: Sequence[str]) -> list[ObjectInfo | HotshardError]:
         """Describe objects."""
 
     async def list_page(
-        self, prefix: str, *, recursive: bool, token: str, page_size: int
+        self,
+        prefix: str,
+        *,
+        recursive: bool,
+        token: str,
+        page_size: int,
+        forwarded: bool = False,
     ) -> ListPage:
         """One page of a listing."""
 
-    async def open(self, uri: str, version: str, offset: int, length: int) -> Opened:
+    async def open(
+        self, uri: str, version: str, offset: int, length: int, *, forwarded: bool = False
+    ) -> Opened:
         """Open a range of an object."""
 
     async def pin(self, uri: str) -> list[str]:
@@ -121,19 +118,22 @@ class CacheService(cache_pb2_grpc.CacheServicer):
         statuses: Statuses,
         metrics: Metrics,
         *,
+        members: ClusterAnswers,
         stall_s: float = STALL_S,
     ) -> None:
         self._cache = cache
         self._warmer = warmer
         self._statuses = statuses
         self._metrics = metrics
+        self._members = members
         self._stall_s = stall_s
         self._reads = 0
 
     async def Stat(self, request: types_pb2.StatRequest, context: Context) -> types_pb2.ObjectInfo:
         """Describe an object."""
         async with self._answer("Stat", context):
-            return info_to_pb(await self._cache.stat(request.uri))
+            forwarded = self._forwarded(context)
+            return info_to_pb(await self._cache.stat(request.uri, forwarded=forwarded))
 
     async def StatMany(
         self, request: types_pb2.StatManyRequest, context: Context
@@ -150,6 +150,7 @@ class CacheService(cache_pb2_grpc.CacheServicer):
     ) -> None:
         """All pages from the given one on."""
         async with self._answer("List", context):
+            forwarded = self._forwarded(context)
             token, last = request.page_token, False
             while not last:
                 page = await self._cache.list_page(
@@ -157,6 +158,7 @@ class CacheService(cache_pb2_grpc.CacheServicer):
                     recursive=request.recursive,
                     token=token,
                     page_size=min(request.page_size or PAGE_OBJECTS_MAX, PAGE_OBJECTS_MAX),
+                    forwarded=forwarded,
                 )
                 await self._write(context, page_to_pb(page))
                 token, last = page.next_token, not page.next_token
@@ -166,11 +168,7 @@ class CacheService(cache_pb2_grpc.CacheServicer):
     ) -> None:
         """The bytes of a range."""
         async with self._answer("Read", context):
-            if request.offset + request.length > OFFSET_MAX:
-                raise InvalidRequest(
-                    f"offset {request.offset} and length {request.length} are beyond any object",
-                    uri=request.uri,
-                )
+            _check_range(request)
             if self._reads >= READS_MAX:
                 raise Overloaded(f"{READS_MAX} reads are under way", uri=request.uri)
             self._reads += 1
@@ -235,18 +233,61 @@ class CacheService(cache_pb2_grpc.CacheServicer):
     async def Explain(self, request: pb.ExplainRequest, context: Context) -> pb.ExplainReply:
         """What is known of an object, and where it is."""
         async with self._answer("Explain", context):
-            return explanation_to_pb(await self._cache.explain(request.uri))
+            return self._members.explain(explanation_to_pb(await self._cache.explain(request.uri)))
 
-    def _answer(self, method: str, context: Context) -> "_Answer":
-        return _Answer(self._metrics, method, context)
+    async def Members(self, request: pb.MembersRequest, context: Context) -> pb.MembersReply:
+        """Who is in the cluster."""
+        async with self._answer("Members", context):
+            return self._members.members(with_table=request.with_table)
+
+    async def WatchMembers(  # type: ignore[override] # a coroutine that writes, see above
+        self, request: pb.MembersRequest, context: Context
+    ) -> None:
+        """The same, now and at each change."""
+        async with self._answer("WatchMembers", context):
+            async for reply in self._members.changes(with_table=request.with_table):
+                await self._write(context, reply)
+
+    async def Locate(self, request: pb.LocateRequest, context: Context) -> pb.LocateReply:
+        """Who owns the shards of a range."""
+        async with self._answer("Locate", context):
+            _check_range(request)
+            info = await self._cache.stat(request.uri)
+            if request.version not in ("", info.version):
+                raise StaleObject(f"{info.uri} is of version {info.version} now", uri=info.uri)
+            return self._members.locate(info, request.offset, request.length)
+
+    async def Meet(self, request: pb.MeetRequest, context: Context) -> pb.MeetReply:
+        """Somebody presents himself."""
+        async with self._answer("Meet", context):
+            return self._members.meet(request)
+
+    def _forwarded(self, context: Context) -> bool:
+        """Whether another member of our cluster asks.
+
+        Raises:
+            InvalidRequest: a member of another cluster does.
+        """
+        metadata = dict(context.invocation_metadata() or ())
+        if FORWARDED_KEY not in metadata:
+            return False
+        name = self._members.cluster
+        if metadata.get(CLUSTER_KEY) != name:
+            raise InvalidRequest(f"this is a member of cluster {name!r}, not of yours")
+        return True
+
+    def _answer(self, method: str, context: Context) -> Answer:
+        return Answer(self._metrics, method, context)
 
     async def _read(self, request: pb.ReadRequest, context: Context) -> None:
         loop = asyncio.get_running_loop()
+        forwarded = self._forwarded(context)
         opened = await self._cache.open(
             request.uri,
             request.version,
             request.offset,
             min(request.length or AHEAD_BYTES, AHEAD_BYTES),
+            forwarded=forwarded,
         )
         info = opened.info
         stop = min(info.size, request.offset + request.length) if request.length else info.size
@@ -256,7 +297,9 @@ class CacheService(cache_pb2_grpc.CacheServicer):
             extent = _extent_at(opened.extents, position)
             if extent is None:
                 ahead = min(stop - position, AHEAD_BYTES)
-                opened = await self._cache.open(info.uri, info.version, position, ahead)
+                opened = await self._cache.open(
+                    info.uri, info.version, position, ahead, forwarded=forwarded
+                )
                 extent = _extent_at(opened.extents, position)
             if extent is None:
                 raise InternalError(f"nothing was opened at offset {position}", uri=info.uri)
@@ -283,58 +326,18 @@ class CacheService(cache_pb2_grpc.CacheServicer):
             raise Overloaded(f"no message was taken for {self._stall_s:g} s") from error
 
 
-class _Answer:
-    """Around one call: its id, its metrics, and what becomes of its error."""
-
-    __slots__ = ("_context", "_method", "_request", "_timer")
-
-    def __init__(self, metrics: Metrics, method: str, context: Context) -> None:
-        self._method = method
-        self._context = context
-        self._request = logs.request(uuid.uuid4().hex[:16])
-        self._timer = metrics.request("grpc", method)
-
-    async def __aenter__(self) -> None:
-        self._request.__enter__()
-        self._timer.__enter__()
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._timer.__exit__(kind, error, trace)
-        try:
-            if isinstance(error, HotshardError):
-                log.debug("%s refused: %s", self._method, error)
-            elif isinstance(error, Exception):
-                log.error("%s failed", self._method, exc_info=error)
-            if isinstance(error, Exception):
-                await _abort(self._context, error)
-        finally:
-            self._request.__exit__(None, None, None)
-
-
-async def _abort(context: Context, error: Exception) -> None:
-    detail = error_to_pb(error)
-    # All of it has to fit the 8 KiB that receivers allow for headers, next to a uri of 4 KiB.
-    detail.message = _cut(detail.message, 1024)
-    await context.abort(
-        grpc.StatusCode[GRPC_STATUS[code_name(error)]],
-        _cut(detail.message, 256),
-        trailing_metadata=((ERROR_KEY, detail.SerializeToString()),),
-    )
-
-
-def _cut(text: str, size: int) -> str:
-    return text.encode()[:size].decode(errors="ignore")
-
-
 def _uris(uris: Sequence[str]) -> Sequence[str]:
     if len(uris) > URIS_MAX:
         raise InvalidRequest(f"{len(uris)} uris in one request; should be at most {URIS_MAX}")
     return uris
+
+
+def _check_range(request: pb.ReadRequest | pb.LocateRequest) -> None:
+    if request.offset + request.length > OFFSET_MAX:
+        raise InvalidRequest(
+            f"offset {request.offset} and length {request.length} are beyond any object",
+            uri=request.uri,
+        )
 
 
 def _extent_at(extents: Iterable[FileExtent], position: int) -> FileExtent | None:

@@ -35,6 +35,8 @@ class Statuses:
         self.unready = "starting"
         """Why the node should get no requests now; empty: it should. Broken disks are no reason: the
         node then serves from memory and the origin."""
+        self.cluster: Callable[[], pb.ClusterStatus | None] = _alone
+        """What is said of the cluster."""
         metrics.watch(self.state)
 
     def state(self) -> State:
@@ -75,7 +77,12 @@ class Statuses:
                 for d in self._parts.store.datasets()
             ],
             counters=self._metrics.snapshot(),
+            cluster=self.cluster(),
         )
+
+
+def _alone() -> None:
+    """A node without a cluster."""
 
 
 def dataset_namer(prefixes: list[str]) -> Callable[[str], str]:

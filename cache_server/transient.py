@@ -11,7 +11,8 @@ from collections import OrderedDict
 from dataclasses import dataclass
 
 from cache_server.flight import Flights, Spawn
-from cache_server.origins.origin import Origin, Target, Want
+from cache_server.origins.origin import Target, Want
+from cache_server.origins.table import Mounted
 from cache_server.slots import FetchSlots
 from hotshard.core.blocks import Geometry
 from hotshard.core.errors import Overloaded
@@ -42,7 +43,7 @@ class Transient:
         self._held: OrderedDict[_Key, _Block] = OrderedDict()
         self._held_bytes = 0
         self._fetching_bytes = 0
-        self._flights: Flights[_Key, OpenFile] = Flights(spawn)
+        self._flights: Flights[tuple[_Key, bool], OpenFile] = Flights(spawn)
 
     @property
     def used_bytes(self) -> int:
@@ -55,9 +56,9 @@ class Transient:
         return self._budget_bytes
 
     async def block(
-        self, origin: Origin, info: ObjectInfo, offset: int
+        self, mounted: Mounted, info: ObjectInfo, offset: int, *, forwarded: bool = False
     ) -> tuple[OpenFile, int, int]:
-        """The block of the object that holds `offset`.
+        """The block of the object that holds `offset`; `forwarded`: for another member of the cluster.
 
         Returns:
             The file, the offset in the object of its first byte, and its length in bytes.
@@ -68,34 +69,41 @@ class Transient:
         start = offset - offset % self._geometry.block_bytes
         length = min(self._geometry.block_bytes, info.size - start)
         key = (info.uri, info.version, start)
+        want = Want(info, start, length)
         held = self._held.get(key)
         if held is not None:
             self._held.move_to_end(key)
             return held.file, start, length
-        file = await self._flights.join(key, lambda: self._fetch(origin, info, start, length))
+        file = await self._flights.join(
+            (key, forwarded), lambda: self._fetch(mounted, want, forwarded=forwarded)
+        )
         return file, start, length
 
-    async def _fetch(self, origin: Origin, info: ObjectInfo, start: int, length: int) -> OpenFile:
-        self._make_room(length, info.uri)
+    async def _fetch(self, mounted: Mounted, want: Want, *, forwarded: bool) -> OpenFile:
+        length = want.length
+        self._make_room(length, want.info.uri)
         self._fetching_bytes += length
         try:
-            ticket = self._slots.ask(demand=True)
-            await self._slots.acquire(ticket)
-            try:
-                file = await self._fetch_into_memory(origin, info, start, length)
-            finally:
-                self._slots.release(ticket)
+            file = await self._fetch_into_memory(mounted, want, forwarded=forwarded)
         finally:
             self._fetching_bytes -= length
-        self._held[info.uri, info.version, start] = _Block(file, length)
+        self._held[want.info.uri, want.info.version, want.offset] = _Block(file, length)
         self._held_bytes += length
         return file
 
     async def _fetch_into_memory(
-        self, origin: Origin, info: ObjectInfo, start: int, length: int
+        self, mounted: Mounted, want: Want, *, forwarded: bool
     ) -> OpenFile:
         writable = OpenFile(os.memfd_create("hotshard", os.MFD_CLOEXEC))
-        await origin.fetch(Want(info, start, length), Target(writable.fd, 0))
+        target = Target(writable.fd, 0)
+        peers = mounted.peers
+        if peers is None or not await peers.fetch(want, target, forwarded=forwarded, demand=True):
+            ticket = self._slots.ask(demand=True)
+            await self._slots.acquire(ticket)
+            try:
+                await mounted.for_asker(forwarded=forwarded).fetch(want, target)
+            finally:
+                self._slots.release(ticket)
         # Readers get a descriptor that cannot write: it goes to other processes.
         return OpenFile(os.open(f"/proc/self/fd/{writable.fd}", os.O_RDONLY | os.O_CLOEXEC))
 

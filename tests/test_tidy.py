@@ -18,14 +18,22 @@ BANNED_NAMES = {"base", "common", "helper", "helpers", "manager", "misc", "util"
 # Modules without a test_<name>.py of their own: who tests them. The first pattern that fits counts.
 TESTED_ELSEWHERE = {
     "cache_server/__main__.py": "tests/integration/test_bad_input.py",
+    "cache_server/cluster/bulk_c*.py": "tests/unit/cache_server/cluster/test_bulk_server.py",
+    "cache_server/cluster/grpc_peer.py": "tests/integration/cluster/test_cluster.py",
+    "cache_server/cluster/origin.py": "tests/unit/cache_server/cluster/test_blocks.py",
+    "cache_server/cluster/ports.py": "tests/support/cluster.py",
+    "cache_server/cluster/wiring.py": "tests/integration/cluster/test_cluster.py",
+    "cache_server/metrics/peers.py": "tests/unit/cache_server/cluster/test_peers.py",
     "cache_server/config/__main__.py": "tests/unit/cache_server/config/test_reference.py",
     "cache_server/block_fill.py": "tests/unit/cache_server/test_cache.py",
     "cache_server/fill.py": "tests/unit/cache_server/test_cache.py",
+    "cache_server/fills.py": "tests/unit/cache_server/test_cache.py",
     "cache_server/local_*.py": "tests/integration/test_bad_input.py",
     "cache_server/node.py": "tests/integration/test_promises.py",
     "cache_server/opened.py": "tests/unit/cache_server/test_cache.py",  # data only
     "cache_server/origins/s3_*.py": "tests/contract/test_s3_engine.py",
     "cache_server/origins/*.py": "tests/contract/test_origins.py",
+    "client/hotshard/bulkline.py": "tests/unit/cache_server/cluster/test_bulk_server.py",
     "client/hotshard/cli/cache_process.py": "tests/integration/conftest.py",
     "client/hotshard/cli/child.py": "tests/integration/test_demo.py",
     "client/hotshard/cli/demo*.py": "tests/integration/test_demo.py",

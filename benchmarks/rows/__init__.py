@@ -12,6 +12,7 @@ from benchmarks.rows import (
     mount,
     mount_peers,
     origin,
+    peer,
     scale,
 )
 
@@ -24,6 +25,7 @@ CATALOGUE: tuple[Row, ...] = (
     *mount_peers.ROWS,
     *origin.ROWS,
     *scale.ROWS,
+    *peer.ROWS,
 )
 
 EVERYTHING = ("all", "quick")

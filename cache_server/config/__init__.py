@@ -2,7 +2,9 @@
 
 from cache_server.config.model import (
     AdminConfig,
+    BulkConfig,
     CacheDirConfig,
+    ClusterConfig,
     FetchConfig,
     GrpcConfig,
     LocalSocketConfig,
@@ -17,7 +19,9 @@ from cache_server.config.units import Amount, HostPort, format_size, parse_size
 __all__ = [
     "AdminConfig",
     "Amount",
+    "BulkConfig",
     "CacheDirConfig",
+    "ClusterConfig",
     "FetchConfig",
     "GrpcConfig",
     "HostPort",

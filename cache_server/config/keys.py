@@ -12,7 +12,8 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 from annotated_types import Ge, Gt, Le, Lt
 from pydantic.fields import FieldInfo
 
-from cache_server.config.model import Path, Section, ServerConfig, Shown
+from cache_server.config.fields import Path, Section, Shown
+from cache_server.config.model import ServerConfig
 
 PREFIX = "HOTSHARD_"
 

@@ -4,120 +4,35 @@ A `ServerConfig` that exists is consistent: each field is valid by itself, and t
 other (`conflicts`). Defaults that depend on the machine (paths) are filled in by `source.load`.
 """
 
-import posixpath
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainValidator, model_validator
+from pydantic import Field, model_validator
 
-from cache_server.config.units import (
-    Amount,
-    HostPort,
-    format_size,
-    parse_amount,
-    parse_host_port,
-    parse_mode,
-    parse_size,
+from cache_server.config.fields import (
+    BlockBytes,
+    Capacity,
+    Directory,
+    Endpoint,
+    Listen,
+    MemoryBytes,
+    Mode,
+    OptionalListen,
+    Path,
+    Prefix,
+    Seconds,
+    Section,
+    ShardBytes,
+    Share,
+    Slots,
+    SocketPath,
+    Text,
+    Uid,
+    keyed,
 )
-from hotshard.core import uri
-
-Path = tuple[str | int, ...]
-"""Where a value stands: ("origins", 0, "prefix")."""
-
-
-@dataclass(frozen=True, slots=True)
-class Shown:
-    """How the reference names a type, and writes its values."""
-
-    name: str
-    write: Callable[[Any], str] = str
-
-
-def _prefix(value: object) -> str:
-    if isinstance(value, str):
-        found = uri.parse(value.strip()).uri
-        return found if found.endswith("/") else f"{found}/"
-    raise ValueError("should be text such as s3://bucket/prefix/ or file:///dir/")
-
-
-def _directory(value: object) -> str:
-    if not isinstance(value, str) or not value.startswith("/") or "\0" in value:
-        raise ValueError("should be an absolute path")
-    return "/" + posixpath.normpath(value).lstrip("/")
-
-
-def _socket_path(value: object) -> str:
-    path = _directory(value)
-    if len(path.encode(errors="replace")) > 107:
-        raise ValueError("should be at most 107 bytes long, which is all a socket address holds")
-    return path
-
-
-def _sized(least: int, most: int) -> Callable[[object], int]:
-    def parse(value: object) -> int:
-        size = parse_size(value)
-        if not least <= size <= most:
-            raise ValueError(f"should be between {format_size(least)} and {format_size(most)}")
-        return size
-
-    return parse
-
-
-def _blocks(least: int, most: int) -> Callable[[object], int]:
-    in_range = _sized(least, most)
-
-    def parse(value: object) -> int:
-        size = in_range(value)
-        if size % 4096:
-            raise ValueError("should be a multiple of 4KiB, the page size of files")
-        return size
-
-    return parse
-
-
-def _memory(value: object) -> int | None:
-    if value is None or value == "auto":
-        return None
-    return _sized(16 << 20, 1 << 50)(value)
-
-
-def _capacity(value: object) -> Amount:
-    amount = parse_amount(value)
-    if amount.nothing:
-        raise ValueError("should be more than nothing, such as 100GiB or 80%")
-    return amount
-
-
-def _endpoint(value: object) -> object:
-    if isinstance(value, str) and not value.startswith(("http://", "https://")):
-        raise ValueError("should begin with http:// or https://")
-    return value
-
-
-def _keyed(key: str) -> BeforeValidator:
-    """Lets the text alone stand for a section whose other keys keep their defaults."""
-    return BeforeValidator(lambda value: {key: value} if isinstance(value, str) else value)
-
-
-Prefix = Annotated[str, PlainValidator(_prefix), Shown("uri prefix")]
-Directory = Annotated[str, PlainValidator(_directory), Shown("absolute path")]
-SocketPath = Annotated[str, PlainValidator(_socket_path), Shown("absolute path")]
-Listen = Annotated[HostPort, PlainValidator(parse_host_port), Shown("host:port")]
-Mode = Annotated[int, PlainValidator(parse_mode), Shown("octal text", lambda mode: f'"{mode:04o}"')]
-Share = Annotated[Amount, PlainValidator(parse_amount), Shown("size or percentage")]
-Capacity = Annotated[Amount, PlainValidator(_capacity), Shown("size or percentage")]
-Seconds = Annotated[float, Field(gt=0, le=86400)]
-Uid = Annotated[int, Field(ge=0, lt=1 << 32)]
-Text = Annotated[str, Field(min_length=1)]
-
-
-class Section(BaseModel):
-    """What all sections have in common: no unknown keys, no change after loading."""
-
-    model_config = ConfigDict(
-        frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False
-    )
+from cache_server.config.units import Amount, HostPort, format_size
+from hotshard.core.slots import REPLICAS_MAX, SLOTS_DEFAULT, WEIGHT_DEFAULT, WEIGHT_MAX
 
 
 class OriginConfig(Section):
@@ -135,7 +50,7 @@ class OriginConfig(Section):
     """Objects never change: once known, they are never asked for again."""
     strict: bool = False
     """Ask the origin at every open, whatever the time to live says."""
-    endpoint_url: Annotated[Text | None, BeforeValidator(_endpoint)] = None
+    endpoint_url: Endpoint = None
     """S3 only. Where the service is, if not at AWS: `http://127.0.0.1:8333`."""
     region: Text | None = None
     """S3 only. Default: from the AWS configuration."""
@@ -194,6 +109,71 @@ class GrpcConfig(Section):
     """Where to listen. Port 0 lets the kernel choose."""
     tls: TlsConfig | None = None
     """Without it the service is plain text, for loopback and trusted networks only."""
+    advertise: Text | None = None
+    """The host name or IP address under which other members reach this node, for all its ports. Default:
+    the host of `listen`, or what the machine's name resolves to if that is all addresses."""
+
+
+class ClusterConfig(Section):
+    """The other nodes that this one shares its cache with.
+
+    Members that find each other become one cache: each block is read from the origin by one of them, its
+    owner, and the others get it from there. They have to agree on `name`, `slots`, `replicas` and
+    `shard_bytes`; who does not is not taken in.
+    """
+
+    provider: Literal["none", "static", "dns", "kubernetes"] = "none"
+    """Who says where the members are. `none`: this node is on its own."""
+    name: Annotated[str, Field(min_length=1, max_length=100)] = "hotshard"
+    """Tells clusters apart that could reach each other."""
+    members: tuple[Listen, ...] = ()
+    """`static` only. The addresses of all members' gRPC services; this node's own may be among them."""
+    service: Text | None = None
+    """`dns`: the name that all members' addresses are behind. `kubernetes`: the name of the service."""
+    port: int = Field(default=7070, ge=1, le=65535)
+    """`dns`: the port of the members' gRPC services. `kubernetes`: the same, if the service names none."""
+    port_name: Text = "grpc"
+    """`kubernetes` only. How the service calls the port of gRPC."""
+    namespace: Text | None = None
+    """`kubernetes` only. Where the service is. Default: where this pod is."""
+    refresh_s: Annotated[float, Field(ge=0.1, le=3600)] = 10
+    """`dns` only. How often to ask."""
+    zone: str = ""
+    """Members of other zones are not asked for data. Default: as Kubernetes says, else none."""
+    weight: int = Field(default=WEIGHT_DEFAULT, ge=1, le=WEIGHT_MAX)
+    """This node's share of what is cached, relative to the others'."""
+    slots: Slots = SLOTS_DEFAULT
+    """Into how many parts the cache is divided among the members: a power of two, at least 600 for each
+    member. Changing it moves nearly everything."""
+    replicas: int = Field(default=2, ge=1, le=REPLICAS_MAX)
+    """How many members are responsible for a part, one after the other: the next one acts when the first
+    is away."""
+    grace_s: float = Field(default=600, ge=0, le=86400)
+    """For how long a member that is away keeps its part, because it may come back with its data."""
+    start_wait_s: float = Field(default=10, ge=0, le=600)
+    """How long a starting node waits to have met the others before it is ready."""
+
+    @model_validator(mode="after")
+    def _agrees(self) -> "ClusterConfig":
+        if self.provider == "static" and not self.members:
+            raise ValueError("static needs members; should be a list of HOST:PORT")
+        if self.provider in ("dns", "kubernetes") and self.service is None:
+            raise ValueError(f"{self.provider} needs service; should be its name")
+        return self
+
+
+class BulkConfig(Section):
+    """The bulk port: byte ranges of shards, for other members of the cluster and for remote clients."""
+
+    listen: OptionalListen = None
+    """Where to listen. Default: in a cluster port 7071 of the host of `grpc.listen`; else nowhere."""
+    connections: int = Field(default=4, ge=1, le=64)
+    """Requests in flight to one member at one time, each on a connection of its own."""
+    secret_file: Directory | None = None
+    """A file with the secret that all members share. If set, the bulk port answers only requests with a
+    ticket made from it."""
+    tls: TlsConfig | None = None
+    """Without it bytes travel in plain text, for trusted networks, and at a quarter of the cost."""
 
 
 class AdminConfig(Section):
@@ -241,26 +221,18 @@ class LogConfig(Section):
 class ServerConfig(Section):
     """Everything the server can be told."""
 
-    origins: tuple[Annotated[OriginConfig, _keyed("prefix")], ...] = ()
+    origins: tuple[Annotated[OriginConfig, keyed("prefix")], ...] = ()
     """With none of them the server runs, and refuses every object."""
-    cache_dirs: tuple[Annotated[CacheDirConfig, _keyed("path")], ...] = Field(min_length=1)
+    cache_dirs: tuple[Annotated[CacheDirConfig, keyed("path")], ...] = Field(min_length=1)
     """Data is spread over all of them by capacity; one that fails is left out, and the rest go on."""
-    shard_bytes: Annotated[
-        int, PlainValidator(_blocks(4096, 1 << 40)), Shown("size", format_size)
-    ] = 256 << 20
+    shard_bytes: ShardBytes = 256 << 20
     """Objects are cut into shards: the unit of storage and of eviction. A multiple of `block_bytes`."""
-    block_bytes: Annotated[
-        int, PlainValidator(_blocks(4096, 1 << 30)), Shown("size", format_size)
-    ] = 8 << 20
+    block_bytes: BlockBytes = 8 << 20
     """Shards are filled in blocks: the size of one request to the origin."""
     free_space_floor: Share = Amount(share=0.16)
     """What is left free on each file system, whatever else fills it; below it nothing new is kept. The
     default stays clear of the 15% at which the kubelet begins to evict pods."""
-    memory_bytes: Annotated[
-        int | None,
-        PlainValidator(_memory),
-        Shown("size, or auto", lambda size: "auto" if size is None else format_size(size)),
-    ] = None
+    memory_bytes: MemoryBytes = None
     """The budget for everything in flight. `auto`: 60% of the memory limit of the server's control group,
     or 25% of the machine's memory if there is no limit; at least 128MiB and at most 4GiB."""
     metadata_entries: int = Field(default=500_000, ge=1_000, le=100_000_000)
@@ -268,6 +240,8 @@ class ServerConfig(Section):
     shutdown_grace_s: float = Field(default=20, ge=0, le=3600)
     """How long requests in flight may take to finish after SIGTERM."""
     grpc: GrpcConfig = GrpcConfig()
+    bulk: BulkConfig = BulkConfig()
+    cluster: ClusterConfig = ClusterConfig()
     admin: AdminConfig = AdminConfig()
     local_socket: LocalSocketConfig
     fetch: FetchConfig = FetchConfig()

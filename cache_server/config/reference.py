@@ -4,8 +4,8 @@ import inspect
 import textwrap
 from collections.abc import Iterator
 
+from cache_server.config.fields import Section
 from cache_server.config.keys import Key, keys
-from cache_server.config.model import Section
 
 _WIDTH = 108
 

@@ -16,8 +16,9 @@ import yaml
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
+from cache_server.config.fields import Path
 from cache_server.config.keys import PREFIX, keys, names_at
-from cache_server.config.model import ConflictError, Path, ServerConfig
+from cache_server.config.model import ConflictError, ServerConfig
 from hotshard.core.errors import ConfigError
 
 CONFIG_VARIABLE = "HOTSHARD_CONFIG"

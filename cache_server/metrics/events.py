@@ -37,7 +37,7 @@ METHODS = {
     ),
     "grpc": (
         *("Stat", "StatMany", "List", "Read", "Prefetch", "WarmStatus", "Pin", "Unpin", "Evict"),
-        *("Invalidate", "Status", "Explain"),
+        *("Invalidate", "Status", "Explain", "Members", "WatchMembers", "Locate", "Meet"),
     ),
 }
 CODES = ("ok", "cancelled", *(name.lower() for name in BY_CODE))

@@ -98,3 +98,26 @@ class Origin(Protocol):
 
     async def close(self) -> None:
         """Give up connections and threads; idempotent."""
+
+
+class PeerBlocks(Protocol):
+    """The other members of a cluster, as a place where blocks may be."""
+
+    async def fetch(
+        self, want: Want, target: Target, *, forwarded: bool, demand: bool
+    ) -> Fetched | None:
+        """Write the wanted range into the target, from a member that has it or whose it is to fetch.
+
+        Args:
+            want: what.
+            target: where to.
+            forwarded: a member waits for this: ask nobody who would have to fetch it.
+            demand: a reader waits for it.
+
+        Returns:
+            What was written; None: it is ours to fetch from the origin, or nobody could be asked.
+
+        Raises:
+            StaleObject, NotFound: as a member says, who asked the origin.
+            OSError: the target could not be written.
+        """

@@ -26,6 +26,7 @@ from cache_server.origins.origin import (
     Want,
     ignore_request,
 )
+from cache_server.origins.pace import Pace
 from cache_server.origins.reactor import Reactor
 from cache_server.origins.s3_client import Answer, S3Client, S3Options, timeouts_of
 from cache_server.origins.s3_connection import Endpoint
@@ -77,6 +78,7 @@ class S3Origin:
         self._client = S3Client(options, self._bucket)
         self._backoff = Backoff(attempts=options.attempts)
         self._budget = RetryBudget()
+        self._pace = Pace(options.concurrency)
         self._reactors = [Reactor(f"s3-{number}") for number in range(_reactor_count())]
         self._engines: list[Engine] = []  # one per reactor; none: aiobotocore does everything
         self._resolved = False
@@ -245,10 +247,14 @@ class S3Origin:
             began = time.monotonic()
             outcome, counted = "cancelled", 0
             try:
-                result = await attempt()
+                async with self._pace.turn():
+                    began = time.monotonic()
+                    result = await attempt()
             except Transient as error:
                 outcome = "retry"
                 failures += 1
+                if error.slow_down:
+                    self._pace.slowed_down()
                 delay_s = self._delay_s(failures, error)
                 if delay_s is None:
                     raise OriginUnavailable(
@@ -264,6 +270,7 @@ class S3Origin:
             else:
                 outcome, counted = "ok", payload_bytes
                 self._budget.succeeded()
+                self._pace.succeeded()
                 return result
             finally:
                 self._on_request(verb, outcome, time.monotonic() - began, counted)

@@ -27,14 +27,18 @@ _VERSION = re.compile(r"[!#-~]{1,256}")  # printable ASCII but the quote: what a
 _RETRIED = {408, 429, 500, 502, 503, 504}
 _RETRIED_CODES = {"RequestTimeout", "SlowDown", "Throttling"}
 _DENIED_CODES = {"ExpiredToken", "InvalidToken", "TokenRefreshRequired", "InvalidAccessKeyId"}
+_SLOW_DOWN = {HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE}
+_SLOW_DOWN_CODES = {"SlowDown", "Throttling", "ThrottlingException", "RequestLimitExceeded"}
 
 
 class Transient(Exception):
     """This try failed; another may succeed."""
 
-    def __init__(self, reason: str, *, retry_after_s: float = 0.0) -> None:
+    def __init__(self, reason: str, *, retry_after_s: float = 0.0, slow_down: bool = False) -> None:
         super().__init__(reason)
         self.retry_after_s = retry_after_s
+        self.slow_down = slow_down
+        """It failed because there are too many requests."""
 
 
 class Unexpected(Exception):
@@ -80,7 +84,9 @@ def failure(refused: Refusal, subject: Subject) -> HotshardError | Transient:
     said = f"{refused.code or status}{': ' if refused.message else ''}{refused.message}"
     if status in _RETRIED or refused.code in _RETRIED_CODES:
         return Transient(
-            f"S3 answered {status} {said}", retry_after_s=_seconds(refused.retry_after)
+            f"S3 answered {status} {said}",
+            retry_after_s=_seconds(refused.retry_after),
+            slow_down=status in _SLOW_DOWN or refused.code in _SLOW_DOWN_CODES,
         )
     kind: type[HotshardError]
     if refused.code == "NoSuchBucket":

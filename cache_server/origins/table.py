@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from cache_server.origins.origin import Origin
+from cache_server.origins.origin import Origin, PeerBlocks
 from hotshard.core.errors import PermissionDenied
 from hotshard.core.uri import Address, parse
 
@@ -21,6 +21,14 @@ class Mounted:
     """Objects never change: a description is good for ever."""
     strict: bool = False
     """Ask at every open."""
+    source: Origin | None = None
+    """In a cluster: the origin itself, where `origin` first asks the member that owns the answer."""
+    peers: PeerBlocks | None = None
+    """In a cluster: where blocks are asked for before the origin."""
+
+    def for_asker(self, *, forwarded: bool) -> Origin:
+        """Whom to ask: a question that a member has passed on is not passed on again."""
+        return self.source if forwarded and self.source is not None else self.origin
 
     @property
     def freshness_s(self) -> float:

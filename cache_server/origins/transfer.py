@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import os
+import socket
 import time
 from collections.abc import Callable
 from typing import TypeVar
@@ -30,14 +31,26 @@ class TargetFailed(Exception):
 class Transfer:
     """What the event loop holds of a request that a thread makes."""
 
-    __slots__ = ("aborted",)
+    __slots__ = ("_sock", "aborted")
 
     def __init__(self) -> None:
         self.aborted = False
+        self._sock: socket.socket | None = None
+
+    def attach(self, sock: socket.socket) -> None:
+        """Name the socket that an abort must wake up."""
+        self._sock = sock  # before the check: abort() sets and reads in the opposite order
+        if self.aborted:
+            raise Aborted
 
     def abort(self) -> None:
-        """Make the thread stop before its next write; safe from any thread."""
+        """Make the thread stop soon, before its next write; safe from any thread."""
         self.aborted = True
+        sock = self._sock
+        if sock is not None:
+            with contextlib.suppress(OSError):  # already closed
+                # Not SSLSocket.shutdown: it drops its state under the thread that reads.
+                socket.socket.shutdown(sock, socket.SHUT_RDWR)
 
 
 class FileSink:

@@ -125,6 +125,17 @@ class Store:
             self.touch(digest)
         return await self._opener.open_many(digests)
 
+    async def sums(self, digest: bytes) -> Sums | None:
+        """The block checksums of a sealed shard; None: it is not, or no longer, there."""
+        entry, volume = self._index.get(digest), self._disks.volume_of(digest)
+        if entry is None or volume is None:
+            return None
+        try:
+            return await self._shelf.run(partial(volume.records.sums, entry.row))
+        except OSError as error:
+            self._disks.failed(volume, error)
+            return None
+
     def touch(self, digest: bytes) -> None:
         """A use that did not come through here (a client reads within its lease)."""
         volume = self._disks.volume_of(digest)

@@ -1,10 +1,16 @@
 """Dataclasses and errors of the core <-> protobuf messages; nothing else converts them."""
 
 from hotshard.core.errors import BY_CODE, HotshardError, InternalError, Overloaded, code_name
+from hotshard.core.members import Member, State
 from hotshard.core.objects import ObjectInfo
 from hotshard.v1 import types_pb2 as pb
 
 PROTOCOL = 1
+
+# Metadata of gRPC requests that one member of a cluster sends to another.
+FORWARDED_KEY = "hotshard-forwarded"
+CLUSTER_KEY = "hotshard-cluster"
+VIEW_KEY = "hotshard-view"
 
 
 def info_to_pb(info: ObjectInfo) -> pb.ObjectInfo:
@@ -44,3 +50,30 @@ def error_from_pb(message: pb.Error) -> HotshardError:
     if issubclass(kind, Overloaded):
         return kind(message.message, uri=message.uri, retry_after_s=message.retry_after_ms / 1000)
     return kind(message.message, uri=message.uri)
+
+
+def member_to_pb(member: Member) -> pb.Member:
+    """A member as a message."""
+    return pb.Member(
+        id=member.id,
+        grpc=member.grpc,
+        bulk=member.bulk,
+        zone=member.zone,
+        weight=member.weight,
+        state=member.state,
+        instance=member.instance,
+    )
+
+
+def member_from_pb(message: pb.Member) -> Member:
+    """The member of a message. A state of a later version counts as draining: it gets nothing new."""
+    known = message.state in set(State)
+    return Member(
+        message.id,
+        message.grpc,
+        message.bulk,
+        message.zone,
+        message.weight,
+        State(message.state) if known else State.DRAINING,
+        message.instance,
+    )

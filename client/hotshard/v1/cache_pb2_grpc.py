@@ -95,6 +95,26 @@ class CacheStub(object):
                 request_serializer=hotshard_dot_v1_dot_cache__pb2.ExplainRequest.SerializeToString,
                 response_deserializer=hotshard_dot_v1_dot_cache__pb2.ExplainReply.FromString,
                 _registered_method=True)
+        self.Members = channel.unary_unary(
+                '/hotshard.v1.Cache/Members',
+                request_serializer=hotshard_dot_v1_dot_cache__pb2.MembersRequest.SerializeToString,
+                response_deserializer=hotshard_dot_v1_dot_cache__pb2.MembersReply.FromString,
+                _registered_method=True)
+        self.WatchMembers = channel.unary_stream(
+                '/hotshard.v1.Cache/WatchMembers',
+                request_serializer=hotshard_dot_v1_dot_cache__pb2.MembersRequest.SerializeToString,
+                response_deserializer=hotshard_dot_v1_dot_cache__pb2.MembersReply.FromString,
+                _registered_method=True)
+        self.Locate = channel.unary_unary(
+                '/hotshard.v1.Cache/Locate',
+                request_serializer=hotshard_dot_v1_dot_cache__pb2.LocateRequest.SerializeToString,
+                response_deserializer=hotshard_dot_v1_dot_cache__pb2.LocateReply.FromString,
+                _registered_method=True)
+        self.Meet = channel.unary_unary(
+                '/hotshard.v1.Cache/Meet',
+                request_serializer=hotshard_dot_v1_dot_cache__pb2.MeetRequest.SerializeToString,
+                response_deserializer=hotshard_dot_v1_dot_cache__pb2.MeetReply.FromString,
+                _registered_method=True)
 
 
 class CacheServicer(object):
@@ -175,6 +195,34 @@ class CacheServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Members(self, request, context):
+        """Who is in the cluster, by the view of the server that is asked.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def WatchMembers(self, request, context):
+        """The same, now and at each change.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Locate(self, request, context):
+        """Who owns the shards of a range.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Meet(self, request, context):
+        """Between members: "this is me, who are you?" Refused for another cluster.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_CacheServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -237,6 +285,26 @@ def add_CacheServicer_to_server(servicer, server):
                     servicer.Explain,
                     request_deserializer=hotshard_dot_v1_dot_cache__pb2.ExplainRequest.FromString,
                     response_serializer=hotshard_dot_v1_dot_cache__pb2.ExplainReply.SerializeToString,
+            ),
+            'Members': grpc.unary_unary_rpc_method_handler(
+                    servicer.Members,
+                    request_deserializer=hotshard_dot_v1_dot_cache__pb2.MembersRequest.FromString,
+                    response_serializer=hotshard_dot_v1_dot_cache__pb2.MembersReply.SerializeToString,
+            ),
+            'WatchMembers': grpc.unary_stream_rpc_method_handler(
+                    servicer.WatchMembers,
+                    request_deserializer=hotshard_dot_v1_dot_cache__pb2.MembersRequest.FromString,
+                    response_serializer=hotshard_dot_v1_dot_cache__pb2.MembersReply.SerializeToString,
+            ),
+            'Locate': grpc.unary_unary_rpc_method_handler(
+                    servicer.Locate,
+                    request_deserializer=hotshard_dot_v1_dot_cache__pb2.LocateRequest.FromString,
+                    response_serializer=hotshard_dot_v1_dot_cache__pb2.LocateReply.SerializeToString,
+            ),
+            'Meet': grpc.unary_unary_rpc_method_handler(
+                    servicer.Meet,
+                    request_deserializer=hotshard_dot_v1_dot_cache__pb2.MeetRequest.FromString,
+                    response_serializer=hotshard_dot_v1_dot_cache__pb2.MeetReply.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -563,6 +631,114 @@ class Cache(object):
             '/hotshard.v1.Cache/Explain',
             hotshard_dot_v1_dot_cache__pb2.ExplainRequest.SerializeToString,
             hotshard_dot_v1_dot_cache__pb2.ExplainReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Members(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/hotshard.v1.Cache/Members',
+            hotshard_dot_v1_dot_cache__pb2.MembersRequest.SerializeToString,
+            hotshard_dot_v1_dot_cache__pb2.MembersReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def WatchMembers(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/hotshard.v1.Cache/WatchMembers',
+            hotshard_dot_v1_dot_cache__pb2.MembersRequest.SerializeToString,
+            hotshard_dot_v1_dot_cache__pb2.MembersReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Locate(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/hotshard.v1.Cache/Locate',
+            hotshard_dot_v1_dot_cache__pb2.LocateRequest.SerializeToString,
+            hotshard_dot_v1_dot_cache__pb2.LocateReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Meet(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/hotshard.v1.Cache/Meet',
+            hotshard_dot_v1_dot_cache__pb2.MeetRequest.SerializeToString,
+            hotshard_dot_v1_dot_cache__pb2.MeetReply.FromString,
             options,
             channel_credentials,
             insecure,

@@ -49,6 +49,14 @@ class CacheStub:
     """Forget what is known of the object or prefix: the next open asks the origin."""
     Status: _grpc.UnaryUnaryMultiCallable[_types_pb2.StatusRequest, _types_pb2.StatusReply]
     Explain: _grpc.UnaryUnaryMultiCallable[_cache_pb2.ExplainRequest, _cache_pb2.ExplainReply]
+    Members: _grpc.UnaryUnaryMultiCallable[_cache_pb2.MembersRequest, _cache_pb2.MembersReply]
+    """Who is in the cluster, by the view of the server that is asked."""
+    WatchMembers: _grpc.UnaryStreamMultiCallable[_cache_pb2.MembersRequest, _cache_pb2.MembersReply]
+    """The same, now and at each change."""
+    Locate: _grpc.UnaryUnaryMultiCallable[_cache_pb2.LocateRequest, _cache_pb2.LocateReply]
+    """Who owns the shards of a range."""
+    Meet: _grpc.UnaryUnaryMultiCallable[_cache_pb2.MeetRequest, _cache_pb2.MeetReply]
+    """Between members: "this is me, who are you?" Refused for another cluster."""
 
 @_typing.type_check_only
 class CacheAsyncStub(CacheStub):
@@ -68,6 +76,14 @@ class CacheAsyncStub(CacheStub):
     """Forget what is known of the object or prefix: the next open asks the origin."""
     Status: _aio.UnaryUnaryMultiCallable[_types_pb2.StatusRequest, _types_pb2.StatusReply]  # type: ignore[assignment]
     Explain: _aio.UnaryUnaryMultiCallable[_cache_pb2.ExplainRequest, _cache_pb2.ExplainReply]  # type: ignore[assignment]
+    Members: _aio.UnaryUnaryMultiCallable[_cache_pb2.MembersRequest, _cache_pb2.MembersReply]  # type: ignore[assignment]
+    """Who is in the cluster, by the view of the server that is asked."""
+    WatchMembers: _aio.UnaryStreamMultiCallable[_cache_pb2.MembersRequest, _cache_pb2.MembersReply]  # type: ignore[assignment]
+    """The same, now and at each change."""
+    Locate: _aio.UnaryUnaryMultiCallable[_cache_pb2.LocateRequest, _cache_pb2.LocateReply]  # type: ignore[assignment]
+    """Who owns the shards of a range."""
+    Meet: _aio.UnaryUnaryMultiCallable[_cache_pb2.MeetRequest, _cache_pb2.MeetReply]  # type: ignore[assignment]
+    """Between members: "this is me, who are you?" Refused for another cluster."""
 
 class CacheServicer(metaclass=_abc_1.ABCMeta):
     @_abc_1.abstractmethod
@@ -156,5 +172,37 @@ class CacheServicer(metaclass=_abc_1.ABCMeta):
         request: _cache_pb2.ExplainRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_cache_pb2.ExplainReply, _abc.Awaitable[_cache_pb2.ExplainReply]]: ...
+
+    @_abc_1.abstractmethod
+    def Members(
+        self,
+        request: _cache_pb2.MembersRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_cache_pb2.MembersReply, _abc.Awaitable[_cache_pb2.MembersReply]]:
+        """Who is in the cluster, by the view of the server that is asked."""
+
+    @_abc_1.abstractmethod
+    def WatchMembers(
+        self,
+        request: _cache_pb2.MembersRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_cache_pb2.MembersReply], _abc.AsyncIterator[_cache_pb2.MembersReply]]:
+        """The same, now and at each change."""
+
+    @_abc_1.abstractmethod
+    def Locate(
+        self,
+        request: _cache_pb2.LocateRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_cache_pb2.LocateReply, _abc.Awaitable[_cache_pb2.LocateReply]]:
+        """Who owns the shards of a range."""
+
+    @_abc_1.abstractmethod
+    def Meet(
+        self,
+        request: _cache_pb2.MeetRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_cache_pb2.MeetReply, _abc.Awaitable[_cache_pb2.MeetReply]]:
+        """Between members: "this is me, who are you?" Refused for another cluster."""
 
 def add_CacheServicer_to_server(servicer: CacheServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

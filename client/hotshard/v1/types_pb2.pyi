@@ -431,6 +431,112 @@ class DatasetStatus(_message.Message):
 Global___DatasetStatus: _TypeAlias = DatasetStatus  # noqa: Y015
 
 @_typing.final
+class Member(_message.Message):
+    """One cache server of a cluster."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    GRPC_FIELD_NUMBER: _builtins.int
+    BULK_FIELD_NUMBER: _builtins.int
+    ZONE_FIELD_NUMBER: _builtins.int
+    WEIGHT_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    INSTANCE_FIELD_NUMBER: _builtins.int
+    id: _builtins.str
+    """kept on its disk"""
+    grpc: _builtins.str
+    """host:port"""
+    bulk: _builtins.str
+    """host:port; empty: none"""
+    zone: _builtins.str
+    weight: _builtins.int
+    state: _builtins.str
+    """"joining", "ready", "draining", "lost" """
+    instance: _builtins.int
+    """another number in each run of its process"""
+    def __init__(
+        self,
+        *,
+        id: _builtins.str = ...,
+        grpc: _builtins.str = ...,
+        bulk: _builtins.str = ...,
+        zone: _builtins.str = ...,
+        weight: _builtins.int = ...,
+        state: _builtins.str = ...,
+        instance: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bulk", b"bulk", "grpc", b"grpc", "id", b"id", "instance", b"instance", "state", b"state", "weight", b"weight", "zone", b"zone"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Member: _TypeAlias = Member  # noqa: Y015
+
+@_typing.final
+class ClusterStatus(_message.Message):
+    """A node's membership in a cluster."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class MembersEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.int
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.int = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    NAME_FIELD_NUMBER: _builtins.int
+    ME_FIELD_NUMBER: _builtins.int
+    VIEW_VERSION_FIELD_NUMBER: _builtins.int
+    MEMBERS_FIELD_NUMBER: _builtins.int
+    SLOTS_OWNED_FIELD_NUMBER: _builtins.int
+    SLOTS_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    view_version: _builtins.int
+    """equal versions: equal tables of owners"""
+    slots_owned: _builtins.int
+    """in the first rank"""
+    slots: _builtins.int
+    @_builtins.property
+    def me(self) -> Global___Member: ...
+    @_builtins.property
+    def members(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:
+        """state -> how many, of all zones"""
+
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        me: Global___Member | None = ...,
+        view_version: _builtins.int = ...,
+        members: _abc.Mapping[_builtins.str, _builtins.int] | None = ...,
+        slots_owned: _builtins.int = ...,
+        slots: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["me", b"me"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["me", b"me", "members", b"members", "name", b"name", "slots", b"slots", "slots_owned", b"slots_owned", "view_version", b"view_version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ClusterStatus: _TypeAlias = ClusterStatus  # noqa: Y015
+
+@_typing.final
 class StatusRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -477,6 +583,7 @@ class StatusReply(_message.Message):
     DISKS_FIELD_NUMBER: _builtins.int
     DATASETS_FIELD_NUMBER: _builtins.int
     COUNTERS_FIELD_NUMBER: _builtins.int
+    CLUSTER_FIELD_NUMBER: _builtins.int
     node_id: _builtins.str
     version: _builtins.str
     uptime_s: _builtins.float
@@ -491,6 +598,10 @@ class StatusReply(_message.Message):
     def counters(self) -> _containers.ScalarMap[_builtins.str, _builtins.float]:
         """metric name (with labels) -> value"""
 
+    @_builtins.property
+    def cluster(self) -> Global___ClusterStatus:
+        """not set: a node on its own"""
+
     def __init__(
         self,
         *,
@@ -502,10 +613,11 @@ class StatusReply(_message.Message):
         disks: _abc.Iterable[Global___DiskStatus] | None = ...,
         datasets: _abc.Iterable[Global___DatasetStatus] | None = ...,
         counters: _abc.Mapping[_builtins.str, _builtins.float] | None = ...,
+        cluster: Global___ClusterStatus | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["cluster", b"cluster"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["counters", b"counters", "datasets", b"datasets", "disks", b"disks", "node_id", b"node_id", "origins", b"origins", "ready", b"ready", "uptime_s", b"uptime_s", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cluster", b"cluster", "counters", b"counters", "datasets", b"datasets", "disks", b"disks", "node_id", b"node_id", "origins", b"origins", "ready", b"ready", "uptime_s", b"uptime_s", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -13,12 +13,14 @@ import grpc
 import pytest
 
 from cache_server import service as service_module
+from cache_server.answer import ERROR_KEY
+from cache_server.cluster.answers import Alone, Locating
 from cache_server.config import GrpcConfig, HostPort
 from cache_server.grpc_server import GrpcServer
 from cache_server.metrics import Metrics
 from cache_server.opened import Explanation, FileExtent, Opened, ShardState
 from cache_server.origins.origin import ListPage
-from cache_server.service import ERROR_KEY, MESSAGE_BYTES, CacheService
+from cache_server.service import MESSAGE_BYTES, CacheService
 from cache_server.store.shard import ShardKey
 from cache_server.warm import WarmState
 from hotshard.core.blocks import Geometry
@@ -71,7 +73,7 @@ class FakeCache:
         os.write(fd, data)
         return OpenFile(fd)
 
-    async def stat(self, uri: str) -> ObjectInfo:
+    async def stat(self, uri: str, *, forwarded: bool = False) -> ObjectInfo:
         return self._info(uri)
 
     async def stat_many(self, uris: Sequence[str]) -> list[ObjectInfo | HotshardError]:
@@ -84,7 +86,13 @@ class FakeCache:
         return answers
 
     async def list_page(
-        self, prefix: str, *, recursive: bool, token: str, page_size: int
+        self,
+        prefix: str,
+        *,
+        recursive: bool,
+        token: str,
+        page_size: int,
+        forwarded: bool = False,
     ) -> ListPage:
         self.calls.append(("list", prefix, recursive, token, page_size))
         info = self._info(URI)
@@ -92,7 +100,9 @@ class FakeCache:
         common = [] if recursive else [f"{prefix}sub/"]
         return ListPage([info], common, str(number + 1) if number < 2 else "")
 
-    async def open(self, uri: str, version: str, offset: int, length: int) -> Opened:
+    async def open(
+        self, uri: str, version: str, offset: int, length: int, *, forwarded: bool = False
+    ) -> Opened:
         self.calls.append(("open", offset, length))
         info = self._info(uri)
         if self.gate is not None:
@@ -185,7 +195,10 @@ class Scene:
 @asynccontextmanager
 async def serving(directory: str, stall_s: float = 60.0) -> AsyncIterator[Scene]:
     cache, warmer, metrics = FakeCache(directory), FakeWarmer(), Metrics("1")
-    service = CacheService(cache, warmer, FakeStatuses(), metrics, stall_s=stall_s)
+    members = Alone(Locating(Geometry()))
+    service = CacheService(
+        cache, warmer, FakeStatuses(), metrics, members=members, stall_s=stall_s
+    )
     server = GrpcServer(GrpcConfig(listen=HostPort("127.0.0.1", 0)), service)
     await server.start()
     options = [("grpc.max_receive_message_length", 16 << 20), ("grpc.use_local_subchannel_pool", 1)]
@@ -339,7 +352,7 @@ async def test_a_defect_says_nothing_of_our_insides(scene, caplog):
     assert code is grpc.StatusCode.INTERNAL
     assert type(error) is InternalError
     assert "secret" not in str(error)
-    (record,) = [r for r in caplog.records if r.name == "cache_server.service"]
+    (record,) = [r for r in caplog.records if r.name == "cache_server.answer"]
     assert record.exc_info is not None
     assert "secret" in str(record.exc_info[1])
 

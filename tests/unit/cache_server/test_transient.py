@@ -3,6 +3,7 @@ import os
 
 import pytest
 
+from cache_server.origins.table import Mounted
 from cache_server.slots import FetchSlots
 from cache_server.tasks import Tasks
 from cache_server.transient import Transient
@@ -26,7 +27,7 @@ async def world():
 
 async def block(world, uri, offset):
     origin, transient = world
-    file, start, length = await transient.block(origin, origin.info(uri), offset)
+    file, start, length = await transient.block(Mounted(origin), origin.info(uri), offset)
     return os.pread(file.fd, length, 0), start, length
 
 
@@ -72,7 +73,7 @@ async def test_a_failed_fetch_leaves_nothing_behind(world):
     info = origin.info(uri)
     origin.put("a", content(BLOCK, 2))
     with pytest.raises(StaleObject):
-        await transient.block(origin, info, 0)
+        await transient.block(Mounted(origin), info, 0)
     assert transient.used_bytes == 0
 
 
@@ -80,7 +81,7 @@ async def test_a_block_handed_out_outlives_its_place_in_the_budget(world):
     origin, transient = world
     data = content(10 * BLOCK)
     uri = origin.put("a", data)
-    file, _, _ = await transient.block(origin, origin.info(uri), 0)
+    file, _, _ = await transient.block(Mounted(origin), origin.info(uri), 0)
     for i in range(10):
         await block(world, uri, i * BLOCK)
     assert os.pread(file.fd, BLOCK, 0) == data[:BLOCK]

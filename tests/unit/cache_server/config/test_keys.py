@@ -15,7 +15,7 @@ def test_only_lists_and_sections_are_structured():
     structured = {key.dotted for key in keys() if key.structured}
     assert structured == {
         *("origins", "cache_dirs", "grpc", "grpc.tls", "admin", "local_socket", "fetch", "log"),
-        "local_socket.allowed_uids",
+        *("bulk", "bulk.tls", "cluster", "cluster.members", "local_socket.allowed_uids"),
     }
 
 
@@ -40,5 +40,5 @@ def test_every_key_is_documented():
 
 def test_names_of_a_section():
     assert names_at(("origins", 3))[0] == "prefix"
-    assert names_at(("grpc",)) == ["listen", "tls"]
+    assert names_at(("grpc",)) == ["listen", "tls", "advertise"]
     assert "shard_bytes" in names_at(())

@@ -1,0 +1,165 @@
+"""peer.*: blocks of 8 MiB from another server into a file, beside a bare pair of sendfile and splice.
+
+Ours is a whole server on one side and the members' own client on the other: request, look-up, checksum on
+arrival. The pair does none of it: one process calls sendfile, one splices from the socket into a file.
+"""
+
+import asyncio
+import fcntl
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+
+from benchmarks.bench import Bench, Row, Sides
+from benchmarks.cost import Cost
+from benchmarks.data import DataSet
+from benchmarks.load.loops import Place
+from benchmarks.node import Node, cache_node, free_ports
+from benchmarks.results import BenchError, Measured
+from benchmarks.rows.scene import Hot, connect, warm
+from benchmarks.sabotage import Sabotage
+from cache_server.cluster.bulk_client import BulkClient, BulkOptions, Landing
+from cache_server.origins.origin import Target, Want
+from hotshard.core import bulkwire as wire
+from hotshard.core.objects import ObjectInfo
+
+_BLOCK = 8 << 20
+_IN_FLIGHT = 2
+_SENDER = """
+import os, socket, sys
+fd, total, piece = os.open(sys.argv[1], os.O_RDONLY), int(sys.argv[2]), int(sys.argv[3])
+size = os.fstat(fd).st_size
+listener = socket.create_server(("127.0.0.1", 0))
+print(listener.getsockname()[1], flush=True)
+while True:
+    sock, _ = listener.accept()
+    sent = 0
+    while sent < total:
+        sent += os.sendfile(sock.fileno(), fd, sent % size, min(piece, total - sent, size - sent % size))
+    sock.close()
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class _Scene:
+    """A hot object in a server, and a file for what is received."""
+
+    data: DataSet
+    info: ObjectInfo
+    node: Node
+    out: str
+    total: int
+    sabotage: Sabotage
+
+    def check(self) -> None:
+        """Look at every byte that arrived."""
+        fd = os.open(self.out, os.O_RDONLY)
+        view = memoryview(bytearray(_BLOCK))
+        read = self.sabotage.wrap_into(lambda buffer, offset: os.preadv(fd, [buffer], offset))
+        try:
+            for offset in range(0, self.data.object_bytes, _BLOCK):
+                count = read(view, offset)
+                self.data.check(0, offset, _BLOCK, view[:count])
+        finally:
+            os.close(fd)
+            os.truncate(self.out, 0)
+
+
+@contextmanager
+def _open(bench: Bench) -> Iterator[Sides]:
+    data = DataSet(bench.seed, 1, bench.pick(full=256, quick=64, tiny=16) << 20)
+    total = bench.pick(full=4 << 30, quick=1 << 30, tiny=32 << 20)
+    origin = os.path.join(bench.directory, "origin")
+    data.write(origin)
+    place = Place(data, f"file://{origin}/")
+    (port,) = free_ports(1)
+    served = cache_node(
+        os.path.join(bench.directory, "node"),
+        [{"prefix": place.prefix}],
+        bulk={"listen": f"127.0.0.1:{port}"},
+    )
+    out = os.path.join(bench.directory, "received")
+    with served as node, connect(node) as client, ThreadPoolExecutor(_IN_FLIGHT) as pool:
+        warm(client, place)
+        info = client.stat(place.uri(0))
+        scene = _Scene(data, info, node, out, total, bench.sabotage)
+        bulk = BulkClient(f"127.0.0.1:{port}", BulkOptions(), pool)
+        with _sender(Hot(node, place, client).cached_path(0), total) as (pid, sender_port):
+            yield Sides(
+                ours=lambda: _ours(scene, bulk),
+                limits={"sendfile and splice": lambda: _splice(scene, pid, sender_port)},
+            )
+        bulk.close()
+
+
+def _ours(scene: _Scene, bulk: BulkClient) -> Measured:
+    fd = os.open(scene.out, os.O_RDWR | os.O_CREAT)
+    offsets = iter(range(0, scene.total, _BLOCK))
+
+    async def reader() -> None:
+        for at in offsets:
+            offset = at % scene.data.object_bytes
+            want = Want(scene.info, offset, _BLOCK)
+            await bulk.read(want, Landing(Target(fd, offset)), wire.Flag.FORWARDED, 0)
+
+    async def readers() -> None:
+        async with asyncio.TaskGroup() as group:
+            for _ in range(_IN_FLIGHT):
+                group.create_task(reader())
+
+    try:
+        with Cost({"server": scene.node.pid}) as cost:
+            scene.sabotage.wrap(asyncio.run)(readers())
+        scene.check()
+    finally:
+        os.close(fd)
+    blocks = scene.total // _BLOCK
+    return Measured(scene.total / cost.seconds / 1e9, cost.seconds, scene.total, blocks, cost.cpu_s)
+
+
+def _splice(scene: _Scene, sender: int, port: int) -> Measured:
+    fd = os.open(scene.out, os.O_RDWR | os.O_CREAT)
+    take, put = os.pipe()
+    fcntl.fcntl(put, fcntl.F_SETPIPE_SZ, 1 << 20)
+    received = 0
+    try:
+        with (
+            Cost({"server": sender}) as cost,
+            socket.create_connection(("127.0.0.1", port)) as sock,
+        ):
+            while received < scene.total:
+                count = os.splice(sock.fileno(), put, 1 << 20)
+                if not count:
+                    raise BenchError("the sender ended early")
+                while count:
+                    at = received % scene.data.object_bytes
+                    room = min(count, scene.data.object_bytes - at)
+                    moved = os.splice(take, fd, room, offset_dst=at)
+                    received += moved
+                    count -= moved
+        replace(scene, sabotage=Sabotage.NONE).check()
+    finally:
+        for each in (fd, take, put):
+            os.close(each)
+    blocks = received // _BLOCK
+    return Measured(received / cost.seconds / 1e9, cost.seconds, received, blocks, cost.cpu_s)
+
+
+@contextmanager
+def _sender(path: str, total: int) -> Iterator[tuple[int, int]]:
+    """A process that sends the file over and over to each who connects: its pid and port."""
+    command = [sys.executable, "-c", _SENDER, path, str(total), str(_BLOCK)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout is not None
+            yield process.pid, int(process.stdout.readline())
+        finally:
+            process.kill()
+
+
+ROWS = (Row("peer.block", "blocks of 8 MiB from another server to a file", "GB/s", 0.8, _open),)

@@ -1,0 +1,163 @@
+"""What members ask each other over gRPC: descriptions and listings, and blocks when the bulk port fails.
+
+Requests are marked as forwarded in their metadata, so that the member asked answers by itself; they carry
+the cluster's name and the version of the asker's view. Answers are bounded by deadlines like all else.
+"""
+
+import asyncio
+import os
+from collections.abc import Awaitable
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import grpc
+
+from cache_server.cluster.bulk_client import Landing, attempt_s
+from cache_server.origins.origin import Fetched, ListPage, Want
+from cache_server.origins.transfer import TargetFailed
+from hotshard.core.checksum import running
+from hotshard.core.errors import HotshardError
+from hotshard.core.objects import ObjectInfo
+from hotshard.v1 import cache_pb2 as pb
+from hotshard.v1 import cache_pb2_grpc, types_pb2
+from hotshard.wire import (
+    CLUSTER_KEY,
+    FORWARDED_KEY,
+    VIEW_KEY,
+    error_from_pb,
+    info_from_pb,
+)
+
+ERROR_KEY = "hotshard-error-bin"
+ASK_S = 3.0
+RECEIVE_BYTES_MAX = 16 << 20
+_TOKEN_PREFIX = "o0:"  # noqa: S105 - how a member's catalog writes a token of the origin
+_OPTIONS = (
+    ("grpc.max_receive_message_length", RECEIVE_BYTES_MAX),
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.min_reconnect_backoff_ms", 100),
+    ("grpc.max_reconnect_backoff_ms", 1000),
+    ("grpc.keepalive_time_ms", 20_000),
+    ("grpc.keepalive_timeout_ms", 5_000),
+    ("grpc.use_local_subchannel_pool", 1),
+)
+T = TypeVar("T")
+
+
+class NoAnswer(Exception):
+    """The member did not answer, or not in this protocol."""
+
+
+@dataclass(frozen=True, slots=True)
+class GrpcOptions:
+    """What all channels of a node have in common."""
+
+    cluster: str = ""
+    credentials: grpc.ChannelCredentials | None = None
+
+
+class GrpcPeer:
+    """The channel to one member."""
+
+    def __init__(self, address: str, options: GrpcOptions) -> None:
+        if options.credentials is None:
+            self._channel = grpc.aio.insecure_channel(address, _OPTIONS)
+        else:
+            self._channel = grpc.aio.secure_channel(address, options.credentials, _OPTIONS)
+        self._stub: Any = cache_pb2_grpc.CacheStub(self._channel)
+        self._cluster = options.cluster
+
+    async def stat(self, uri: str, view: int) -> ObjectInfo:
+        """Describe an object.
+
+        Raises:
+            NoAnswer: ask somebody else.
+            HotshardError: what the member says.
+        """
+        request = types_pb2.StatRequest(uri=uri)
+        call = self._stub.Stat(request, timeout=ASK_S, metadata=self._metadata(view))
+        return info_from_pb(await _answer(call))
+
+    async def list_page(
+        self, prefix: str, *, recursive: bool, token: str, page_size: int, view: int
+    ) -> ListPage:
+        """One page of a listing, with tokens as the origin has them; raises as `stat` does."""
+        request = types_pb2.ListRequest(
+            prefix=prefix,
+            recursive=recursive,
+            page_token=_TOKEN_PREFIX + token if token else "",
+            page_size=page_size,
+        )
+        call = self._stub.List(request, timeout=2 * ASK_S, metadata=self._metadata(view))
+        try:
+            reply = await _answer(call.read())
+        finally:
+            call.cancel()
+        if reply is grpc.aio.EOF:
+            raise NoAnswer("the listing ended before it began")
+        next_token = reply.next_page_token
+        if next_token and not next_token.startswith(_TOKEN_PREFIX):
+            raise NoAnswer("its pages are cut in other places")
+        return ListPage(
+            [info_from_pb(found) for found in reply.objects],
+            list(reply.common_prefixes),
+            next_token.removeprefix(_TOKEN_PREFIX),
+        )
+
+    async def read(self, want: Want, landing: Landing, view: int) -> Fetched:
+        """Receive a block; no checksum comes with it, so this is the second choice.
+
+        Raises:
+            NoAnswer, HotshardError: as `stat`.
+            TargetFailed: the target could not be written.
+        """
+        info = want.info
+        request = pb.ReadRequest(
+            uri=info.uri, version=info.version, offset=want.offset, length=want.length
+        )
+        call = self._stub.Read(
+            request, timeout=attempt_s(want.length) + ASK_S, metadata=self._metadata(view)
+        )
+        data = bytearray()
+        try:
+            while (reply := await _answer(call.read())) is not grpc.aio.EOF:
+                data += reply.data
+                if len(data) > want.length:
+                    break
+        finally:
+            call.cancel()
+        if len(data) != want.length:
+            raise NoAnswer(f"{len(data)} bytes came instead of {want.length}")
+        return await asyncio.to_thread(_land, want, landing, data)
+
+    async def close(self) -> None:
+        """Close the channel."""
+        await self._channel.close()
+
+    def _metadata(self, view: int) -> tuple[tuple[str, str], ...]:
+        return (FORWARDED_KEY, "1"), (CLUSTER_KEY, self._cluster), (VIEW_KEY, str(view))
+
+
+async def _answer(call: Awaitable[T]) -> T:
+    try:
+        return await call
+    except grpc.aio.AioRpcError as error:
+        raise _error(error) from error
+
+
+def _error(error: grpc.aio.AioRpcError) -> HotshardError | NoAnswer:
+    for key, value in error.trailing_metadata() or ():
+        if key == ERROR_KEY and isinstance(value, bytes):
+            return error_from_pb(types_pb2.Error.FromString(value))
+    return NoAnswer(f"{error.code().name}: {error.details()}")
+
+
+def _land(want: Want, landing: Landing, data: bytearray) -> Fetched:
+    total = running(want.algorithm)
+    total.update(data)
+    if landing.claim():
+        try:
+            os.pwrite(landing.target.fd, data, landing.target.file_offset)
+        except OSError as error:
+            raise TargetFailed(error) from error
+    return Fetched(total.value(), want.algorithm)

@@ -1,0 +1,86 @@
+"""One question to an address, "this is me, who are you?", over gRPC.
+
+A channel of its own for each: meetings are rare, and the address may belong to anybody.
+"""
+
+from typing import Any, Protocol
+
+import grpc
+
+from hotshard.core.members import Member, Terms
+from hotshard.v1 import cache_pb2 as pb
+from hotshard.v1 import cache_pb2_grpc
+from hotshard.wire import member_from_pb, member_to_pb
+
+MEET_S = 2.0
+_OPTIONS = (
+    ("grpc.use_local_subchannel_pool", 1),
+    ("grpc.max_receive_message_length", 64 << 10),
+)
+
+
+class Silent(Exception):
+    """Nobody answered in time."""
+
+
+class Stranger(Exception):
+    """Who answered is no member of a cluster like ours, and says so or shows it."""
+
+
+class Meeter(Protocol):
+    """Asks."""
+
+    async def meet(self, address: str, me: Member, terms: Terms) -> tuple[Member, Terms]:
+        """Who is at an address.
+
+        Raises:
+            Silent: nobody.
+            Stranger: something else.
+        """
+
+
+class GrpcMeeter:
+    """See Meeter."""
+
+    def __init__(self, credentials: grpc.ChannelCredentials | None = None) -> None:
+        self._credentials = credentials
+
+    async def meet(self, address: str, me: Member, terms: Terms) -> tuple[Member, Terms]:
+        """See Meeter."""
+        request = pb.MeetRequest(terms=terms_to_pb(terms), me=member_to_pb(me))
+        async with self._channel(address) as channel:
+            stub: Any = cache_pb2_grpc.CacheStub(channel)
+            try:
+                reply = await stub.Meet(request, timeout=MEET_S)
+            except grpc.aio.AioRpcError as error:
+                raise _meaning(address, error) from error
+        return member_from_pb(reply.me), terms_from_pb(reply.terms)
+
+    def _channel(self, address: str) -> grpc.aio.Channel:
+        if self._credentials is None:
+            return grpc.aio.insecure_channel(address, _OPTIONS)
+        return grpc.aio.secure_channel(address, self._credentials, _OPTIONS)
+
+
+def _meaning(address: str, error: grpc.aio.AioRpcError) -> Exception:
+    """A server that is away, or too busy to answer; anything else is an answer, and no good one."""
+    text = f"{address}: {error.code().name}: {(error.details() or '')[:300]}"
+    busy = (grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.RESOURCE_EXHAUSTED)
+    if error.code() in busy:
+        return Silent(text)
+    return (Silent if error.code() is grpc.StatusCode.UNAVAILABLE else Stranger)(text)
+
+
+def terms_to_pb(terms: Terms) -> pb.Terms:
+    """Terms as a message."""
+    return pb.Terms(
+        cluster=terms.cluster,
+        slots=terms.slots,
+        replicas=terms.replicas,
+        shard_bytes=terms.shard_bytes,
+    )
+
+
+def terms_from_pb(message: pb.Terms) -> Terms:
+    """The terms of a message."""
+    return Terms(message.cluster, message.slots, message.replicas, message.shard_bytes)

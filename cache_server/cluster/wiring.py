@@ -1,0 +1,199 @@
+"""The parts of a node that make it a member: put together here, used by the composition root.
+
+Nothing of this exists on a node without a cluster.
+"""
+
+import asyncio
+import ssl
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field, replace
+
+import grpc
+
+from cache_server.cache import Cache
+from cache_server.cluster.blocks import ClusterBlocks
+from cache_server.cluster.bulk_calls import BulkCalls, Identity
+from cache_server.cluster.bulk_client import BulkOptions
+from cache_server.cluster.bulk_server import BulkServer
+from cache_server.cluster.grpc_peer import GrpcOptions
+from cache_server.cluster.origin import ClusterOrigin, GuardedOrigin
+from cache_server.cluster.peers import CONNECTIONS, PeerOptions, Peers
+from cache_server.cluster.ports import Placement
+from cache_server.config import HostPort, TlsConfig
+from cache_server.metrics.peers import PeerMetrics
+from cache_server.origins.table import Mounted, OriginTable
+from cache_server.tasks import Tasks
+from hotshard.core.blocks import Geometry
+from hotshard.core.checksum import Checksum
+from hotshard.core.errors import ConfigError
+from hotshard.core.objects import ObjectInfo
+
+BULK_PORT = 7071
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """What a member is told."""
+
+    name: str
+    """Of the cluster."""
+    secret: bytes = field(default=b"", repr=False)
+    connections: int = CONNECTIONS
+    bulk_tls: TlsConfig | None = None
+    grpc_tls: TlsConfig | None = None
+
+
+class ClusterNode:
+    """This node's membership, as the rest of it uses it. Use from the event loop only."""
+
+    def __init__(
+        self,
+        placement: Placement,
+        settings: Settings,
+        geometry: Geometry,
+        events: PeerMetrics,
+    ) -> None:
+        """Blocking: reads certificates.
+
+        Raises:
+            ConfigError: they cannot be used.
+        """
+        self._placement = placement
+        self._settings = settings
+        self._geometry = geometry
+        self._events = events
+        tls = settings.bulk_tls
+        options = PeerOptions(
+            bulk=BulkOptions(settings.name, settings.secret, _client_context(tls)),
+            grpc=GrpcOptions(settings.name, grpc_credentials(settings.grpc_tls)),
+            connections=settings.connections,
+        )
+        self.peers = Peers(placement, options, events)
+        self._blocks = ClusterBlocks(placement, self.peers, geometry, events)
+
+    def mounted(self, alone: Mounted) -> Mounted:
+        """An origin as members read it.
+
+        What is known of an object is at most half as old at its owner, and as much again with whoever
+        asked the owner.
+        """
+        guarded = GuardedOrigin(alone.origin)
+        shared = ClusterOrigin(alone.origin, guarded, self._placement, self.peers, self._blocks)
+        return replace(
+            alone,
+            origin=shared,
+            source=guarded,
+            peers=self._blocks,
+            metadata_ttl_s=alone.metadata_ttl_s / 2,
+        )
+
+    @property
+    def identity(self) -> Identity:
+        """What the bulk port says of this node."""
+        return Identity(
+            cluster=self._settings.name,
+            secret=self._settings.secret,
+            shard_bytes=self._geometry.shard_bytes,
+            owns=self._blocks.is_ours,
+            view=lambda: self._placement.view_version,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class BulkParts:
+    """What answers on the bulk port."""
+
+    cache: Cache
+    table: OriginTable
+    tasks: Tasks
+    events: PeerMetrics
+
+
+async def open_bulk(
+    identity: Identity,
+    listen: HostPort,
+    tls: TlsConfig | None,
+    parts: BulkParts,
+) -> BulkServer:
+    """Open the bulk port; the caller closes it.
+
+    Raises:
+        ConfigError: the address is not to be had, or the certificate is no good.
+    """
+    calls = BulkCalls(parts.cache, identity, _whole_from(parts.table))
+    context = await asyncio.to_thread(_server_context, tls)
+    server = BulkServer(listen.host, listen.port, calls, parts.events, tls=context)
+    await server.start()
+    parts.tasks.spawn(server.run())
+    return server
+
+
+def read_secret(path: str | None) -> bytes:
+    """The secret of the cluster; blocking.
+
+    Raises:
+        ConfigError: it cannot be read, or is too short to keep anybody out.
+    """
+    if path is None:
+        return b""
+    try:
+        with open(path, "rb") as file:
+            secret = file.read(4096).strip()
+    except OSError as error:
+        raise ConfigError([f"bulk.secret_file: {path} cannot be read: {error.strerror}"]) from error
+    if len(secret) < 16:
+        raise ConfigError([f"bulk.secret_file: {path} should hold at least 16 characters"])
+    return secret
+
+
+def _whole_from(table: OriginTable) -> Callable[[ObjectInfo], Awaitable[Checksum | None]]:
+    async def whole(info: ObjectInfo) -> Checksum | None:
+        mounted, _ = table.of(info.uri)
+        return await mounted.for_asker(forwarded=True).whole_checksum(info)
+
+    return whole
+
+
+def _server_context(tls: TlsConfig | None) -> ssl.SSLContext | None:
+    if tls is None:
+        return None
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    _load(context, tls)
+    if tls.client_ca is not None:
+        context.verify_mode = ssl.CERT_REQUIRED
+    return context
+
+
+def _client_context(tls: TlsConfig | None) -> ssl.SSLContext | None:
+    """Members are known by their authority, not by their names: pods have neither for long."""
+    if tls is None:
+        return None
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    if tls.client_ca is None:
+        context.verify_mode = ssl.CERT_NONE
+    _load(context, tls)
+    return context
+
+
+def _load(context: ssl.SSLContext, tls: TlsConfig) -> None:
+    try:
+        context.load_cert_chain(tls.certificate, tls.key, password="")
+        if tls.client_ca is not None:
+            context.load_verify_locations(tls.client_ca)
+    except (OSError, ValueError) as error:
+        raise ConfigError([f"bulk.tls: {tls.certificate}, {tls.key}: {error}"]) from error
+
+
+def grpc_credentials(tls: TlsConfig | None) -> grpc.ChannelCredentials | None:
+    """How this node presents itself to the gRPC services of other members; blocking."""
+    if tls is None:
+        return None
+    contents = []
+    for path in (tls.client_ca, tls.key, tls.certificate):
+        content = None
+        if path is not None:
+            with open(path, "rb") as file:
+                content = file.read()
+        contents.append(content)
+    return grpc.ssl_channel_credentials(*contents)

@@ -1,0 +1,117 @@
+"""The metrics of a node in a cluster: what it asks of members, and what they ask of its bulk port.
+
+Only bytes and breakers have a series per member; they end when the member leaves.
+"""
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+from hotshard.core.bulkwire import Status
+from hotshard.core.errors import BY_CODE
+
+PATHS = ("bulk", "grpc")
+PEER_OUTCOMES = (
+    *("ok", "cancelled", "open", "unreachable", "broken", "mismatch", "target"),
+    *("not_cached", "wrong_cluster", "forged", "malformed"),
+    *(name.lower() for name in BY_CODE),
+)
+REFUSALS = ("malformed", "slow", "connections", "handshake", "internal")
+_BUCKETS_S = (0.000_25, 0.001, 0.002_5, 0.01, 0.025, 0.1, 0.25, 1.0, 2.5, 10.0, 60.0)
+
+
+class PeerMetrics:
+    """Counts for `cluster.peers` and `cluster.bulk_server`."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        def counter(name: str, text: str, *labels: str) -> Counter:
+            return Counter(f"hotshard_{name}", text, labels, registry=registry)
+
+        self._received = counter(
+            "peer_received_bytes", "Payload received from members, checked.", "peer", "zone"
+        )
+        self._requests = counter(
+            "peer_requests", "Requests to members, each try.", "path", "outcome"
+        )
+        self._seconds = Histogram(
+            "hotshard_peer_request_duration_seconds",
+            "Time of one try of a request to a member.",
+            ["path"],
+            registry=registry,
+            buckets=_BUCKETS_S,
+        )
+        self._breakers = Gauge(
+            "hotshard_peer_breaker_open",
+            "1 while a member is left alone because it did not answer.",
+            ["peer"],
+            registry=registry,
+        )
+        self._hedges = counter(
+            "peer_hedges", "Second members asked because the first took long.", "result"
+        )
+        self._exhausted = counter(
+            "peers_exhausted", "Blocks of other members that had to come from the origin."
+        )
+        self._served = counter("bulk_requests", "Requests answered on the bulk port.", "outcome")
+        self._sent = counter("bulk_sent_bytes", "Payload sent over the bulk port.")
+        self._refused = counter("bulk_refused", "Bulk connections cut off.", "reason")
+        self._not_owned = counter(
+            "served_not_owned", "Requests for what another member owns, answered all the same."
+        )
+        self._connections = Gauge(
+            "hotshard_bulk_connections", "Connections to the bulk port.", registry=registry
+        )
+        for path in PATHS:
+            self._seconds.labels(path)
+            for outcome in PEER_OUTCOMES:
+                self._requests.labels(path, outcome)
+        for status in Status:
+            self._served.labels(status.name.lower())
+        for reason in REFUSALS:
+            self._refused.labels(reason)
+        for result in ("won", "lost"):
+            self._hedges.labels(result)
+
+    # -- asking ------------------------------------------------------------------------------------
+
+    def peer_request(self, path: str, outcome: str, seconds: float) -> None:
+        """A member was asked."""
+        self._requests.labels(path, outcome).inc()
+        self._seconds.labels(path).observe(seconds)
+
+    def peer_received(self, peer: str, zone: str, size: int) -> None:
+        """Payload came from a member, and was right."""
+        self._received.labels(peer, zone).inc(size)
+
+    def peer_hedged(self, *, won: bool) -> None:
+        """A second member was asked."""
+        self._hedges.labels("won" if won else "lost").inc()
+
+    def peer_breaker(self, peer: str, *, is_open: bool) -> None:
+        """A member's circuit breaker changed."""
+        self._breakers.labels(peer).set(is_open)
+
+    def peer_gone(self, peer: str, zone: str) -> None:
+        """A member has left: its series end."""
+        for family, labels in ((self._received, (peer, zone)), (self._breakers, (peer,))):
+            if labels in family._metrics:  # noqa: SLF001 - remove() of what is not there raises
+                family.remove(*labels)
+
+    def peers_exhausted(self) -> None:
+        """The origin had to give what is another member's to fetch."""
+        self._exhausted.inc()
+
+    # -- being asked -------------------------------------------------------------------------------
+
+    def bulk_served(self, outcome: str, size: int, *, not_owned: bool) -> None:
+        """A request was answered."""
+        self._served.labels(outcome).inc()
+        self._sent.inc(size)
+        if not_owned:
+            self._not_owned.inc()
+
+    def bulk_refused(self, reason: str) -> None:
+        """A connection was cut off."""
+        self._refused.labels(reason).inc()
+
+    def bulk_connections(self, count: int) -> None:
+        """So many are connected now."""
+        self._connections.set(count)

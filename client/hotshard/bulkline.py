@@ -1,0 +1,157 @@
+"""One connection to a bulk port, with blocking calls, for use by one thread at a time.
+
+The server's peers and remote clients both talk through it. Payload is received into one buffer, handed to
+a sink and overwritten: it never becomes a bytes object. On plain TCP the kernel keeps the time
+(SO_RCVTIMEO) and fills the buffer (MSG_WAITALL), so a mebibyte costs two system calls; measured beside
+splice with a second look for the checksum in docs/BULK.md. Every call ends at its deadline.
+"""
+
+import mmap
+import socket
+import ssl
+import struct
+import time
+from collections.abc import Callable
+
+from hotshard.core import bulkwire as wire
+
+BUFFER_BYTES = 1 << 20
+PENDING_MAX_S = 30.0
+"""How long a peer may say that it is still at it."""
+_TIMEVAL = struct.Struct("@ll")
+_LEAST_WAIT_S = 0.001
+
+Sink = Callable[[memoryview], None]
+"""Takes the next bytes of a payload; the memory is overwritten after it has returned."""
+
+
+class LineBroken(Exception):
+    """The connection is of no more use: closed, too slow, or not speaking the protocol."""
+
+    def __init__(self, message: str, *, stale: bool = False) -> None:
+        super().__init__(message)
+        self.stale = stale
+        """It had been kept idle, and nothing of an answer came: a fresh one may do better."""
+
+
+class BulkLine:
+    """See the module."""
+
+    def __init__(
+        self, host: str, port: int, *, connect_s: float, tls: ssl.SSLContext | None = None
+    ) -> None:
+        """Connect.
+
+        Raises:
+            LineBroken: nobody answers there, or the certificate cannot be trusted.
+        """
+        self.idle_since = 0.0
+        self._used = False
+        self._view = memoryview(mmap.mmap(-1, BUFFER_BYTES))
+        self._waitall = 0 if tls else socket.MSG_WAITALL
+        try:
+            self.sock = _connected(host, port, connect_s, tls)
+        except OSError as error:
+            raise LineBroken(f"cannot connect to {host}:{port}: {error}") from error
+
+    def exchange(self, request: wire.Request, deadline_s: float) -> wire.Reply:
+        """Send a request and receive the head of the reply to it.
+
+        Args:
+            request: what to ask.
+            deadline_s: for the reply to begin; moved on each time the peer says that it is still at it.
+
+        Raises:
+            LineBroken: see there.
+        """
+        pending_until = time.monotonic() + PENDING_MAX_S
+        patience_s = deadline_s - time.monotonic()
+        try:
+            self._send(wire.encode_request(request), deadline_s)
+            while True:
+                reply = self._reply(request, deadline_s)
+                if reply.status is not wire.Status.PENDING:
+                    return reply
+                if time.monotonic() > pending_until:
+                    raise LineBroken("the peer is still fetching it")
+                deadline_s = time.monotonic() + patience_s
+        except wire.Malformed as error:
+            raise LineBroken(str(error)) from error
+
+    def payload(self, length: int, sink: Sink, deadline_s: float) -> None:
+        """Hand exactly `length` bytes of payload to the sink, in pieces.
+
+        Raises:
+            LineBroken: see there.
+        """
+        while length:
+            piece = self._view[: min(length, BUFFER_BYTES)]
+            self._fill(piece, deadline_s)
+            sink(piece)
+            length -= len(piece)
+
+    def close(self) -> None:
+        """Give the connection up."""
+        self.sock.close()
+
+    def _reply(self, request: wire.Request, deadline_s: float) -> wire.Reply:
+        head = self._view[: wire.REPLY_HEAD_BYTES]
+        self._fill(head, deadline_s, first=True)
+        kept = bytes(head)
+        rest = self._view[: wire.reply_rest(kept)]
+        self._fill(rest, deadline_s)
+        reply = wire.decode_reply(kept, bytes(rest))
+        if reply.request_id not in {request.request_id, 0}:
+            raise LineBroken("an answer to another request")
+        if reply.length > request.length:
+            raise LineBroken(f"{reply.length} bytes of payload, {request.length} were asked for")
+        self._used = True
+        return reply
+
+    def _send(self, data: bytes, deadline_s: float) -> None:
+        try:
+            self._arm(socket.SO_SNDTIMEO, deadline_s)
+            self.sock.sendall(data)
+        except OSError as error:
+            raise LineBroken(f"the connection broke: {error}", stale=self._used) from error
+
+    def _fill(self, view: memoryview, deadline_s: float, *, first: bool = False) -> None:
+        done = 0
+        while done < len(view):
+            self._arm(socket.SO_RCVTIMEO, deadline_s)
+            try:
+                count = self.sock.recv_into(view[done:], 0, self._waitall)
+            except (BlockingIOError, TimeoutError) as error:
+                raise LineBroken("no answer in time") from error
+            except OSError as error:
+                stale = first and self._used and not done
+                raise LineBroken(f"the connection broke: {error}", stale=stale) from error
+            if not count:
+                stale = first and self._used and not done
+                raise LineBroken("the connection was closed by the other side", stale=stale)
+            done += count
+
+    def _arm(self, option: int, deadline_s: float) -> None:
+        left_s = deadline_s - time.monotonic()
+        if left_s <= 0:
+            raise LineBroken("no answer in time")
+        if not self._waitall:  # TLS reads in its own loop: Python has to keep the time
+            self.sock.settimeout(left_s)
+            return
+        seconds, rest = divmod(max(left_s, _LEAST_WAIT_S), 1.0)
+        limit = _TIMEVAL.pack(int(seconds), int(rest * 1e6))
+        self.sock.setsockopt(socket.SOL_SOCKET, option, limit)
+
+
+def _connected(host: str, port: int, connect_s: float, tls: ssl.SSLContext | None) -> socket.socket:
+    # The buffers are the kernel's business: its own tuning did better than a size set here.
+    sock = socket.create_connection((host, port), connect_s)
+    try:
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if tls is not None:
+            return tls.wrap_socket(sock, server_hostname=host)
+        sock.settimeout(None)
+    except OSError:
+        sock.close()
+        raise
+    return sock

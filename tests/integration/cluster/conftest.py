@@ -1,0 +1,46 @@
+"""Clusters of real servers. HOTSHARD_TEST_SCALE=1 runs the full sizes."""
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from typing import Any
+
+import pytest
+
+from support import netns
+from support.content import content, digest
+from support.fleet import Fleet, open_fleet
+
+FULL = bool(os.environ.get("HOTSHARD_TEST_SCALE"))
+MIB = 1 << 20
+StartFleet = Callable[..., Fleet]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _namespaces() -> None:
+    reason = netns.unavailable()
+    if reason:
+        pytest.skip(reason)
+
+
+@pytest.fixture
+def start_fleet(tmp_path) -> Iterator[StartFleet]:
+    """Starts a cluster: `start_fleet(8, **configuration)`."""
+    with ExitStack() as stack:
+
+        def start(count: int, **settings: Any) -> Fleet:
+            return stack.enter_context(open_fleet(tmp_path, count, **settings))
+
+        yield start
+
+
+def fill_origin(fleet: Fleet, *, small: int, big: int = 0, big_bytes: int = 0) -> dict[str, str]:
+    """Objects of 1 MiB (100 KiB in small runs) and some big ones: uri -> digest of its content."""
+    size = MIB if FULL else 100 << 10
+    expected = {}
+    for i in range(small + big):
+        key = f"{i:05}"
+        body = content((size if i < small else big_bytes) + i, seed=i % 11)
+        fleet.put({key: body})
+        expected[fleet.uri(key)] = digest(body)
+    return expected

@@ -1,0 +1,211 @@
+"""Failures between members: wrong bytes, overload, gRPC instead of the bulk port, hedges, TLS."""
+
+import asyncio
+import ssl
+import subprocess
+from dataclasses import replace
+
+import pytest
+
+from cache_server.cluster.bulk_calls import Answer
+from cache_server.cluster.bulk_client import BulkClient, BulkOptions, Landing, Mismatch
+from cache_server.cluster.bulk_server import BulkServer
+from cache_server.cluster.peers import PeerFailed
+from cache_server.origins.origin import Target, Want
+from hotshard.core import bulkwire as wire
+from hotshard.core.blocks import shard_digest
+from hotshard.core.errors import Overloaded
+from support.cache import BLOCK
+from support.cluster import cluster, read
+from support.content import content
+
+
+class Spoiled:
+    """Answers through another, changed on the way."""
+
+    def __init__(self, calls, change):
+        self.calls = calls
+        self.change = change
+        self.asked = 0
+
+    async def answer(self, request: wire.Request) -> Answer:
+        self.asked += 1
+        return await self.change(await self.calls.answer(request), request)
+
+
+def spoil(member, change) -> Spoiled:
+    spoiled = Spoiled(member.bulk._calls, change)
+    member.bulk._calls = spoiled
+    return spoiled
+
+
+def owners(members, origin, uri):
+    """The members, in the order in which they own it."""
+    digest = shard_digest(uri, origin.info(uri).version, 0)
+    ranked = [peer.id for peer in members[0].placement.owners(digest)]
+    by_id = {m.placement.me: m for m in members}
+    rest = [m for m in members if m.placement.me not in ranked]
+    return [by_id[i] for i in ranked] + rest
+
+
+async def test_wrong_bytes_are_never_given_and_the_next_source_is_asked(tmp_path):
+    async with cluster(tmp_path, 3) as (origin, members):
+        body = content(3 * BLOCK)
+        uri = origin.put("a", body)
+        first, second, third = owners(members, origin, uri)
+
+        async def change(answer, _):
+            sums = tuple(s ^ 1 for s in answer.reply.sums)
+            return replace(answer, reply=replace(answer.reply, sums=sums))
+
+        spoil(first, change)
+        assert await read(third, uri) == body
+        assert third.count('hotshard_peer_requests_total{outcome="mismatch",path="bulk"}') > 0
+        assert second.count("hotshard_bulk_sent_bytes_total") == len(body)
+
+
+async def test_an_overloaded_member_is_asked_again_when_it_says(tmp_path):
+    async with cluster(tmp_path, 2) as (origin, members):
+        body = content(100)
+        uri = origin.put("a", body)
+        first, other = owners(members, origin, uri)
+
+        async def change(answer, request):
+            if spoiled.asked > 2:
+                return answer
+            full = Overloaded("full", retry_after_s=0.02)
+            return Answer(wire.refusal(request.request_id, full))
+
+        spoiled = spoil(first, change)
+        assert await read(other, uri) == body
+        assert spoiled.asked == 3
+        assert first.count("hotshard_peers_exhausted_total") == 0
+        assert other.received() == 100
+
+
+async def test_a_slow_member_is_hedged_once_the_usual_time_is_known(tmp_path, monkeypatch):
+    monkeypatch.setattr("cache_server.core.hedge.TOKENS_MAX", 50.0)
+    async with cluster(tmp_path, 3) as (origin, members):
+        body = content(100)
+        uri = origin.put("a", body)
+        first, second, third = owners(members, origin, uri)
+        assert await read(second, uri) == body  # it has a replica
+        slow = asyncio.Event()
+
+        async def change(answer, _):
+            await slow.wait()
+            return answer
+
+        hedge = third.blocks._hedge
+        for _ in range(100):
+            hedge.asked()
+            hedge.answered(0.001)
+        spoil(first, change)
+        assert await read(third, uri) == body
+        assert third.count('hotshard_peer_hedges_total{result="won"}') == 1
+        slow.set()
+        assert origin.fetched_bytes == len(body)
+
+
+async def test_a_breaker_leaves_a_dead_member_alone(tmp_path):
+    async with cluster(tmp_path, 3) as (origin, members):
+        dead, *others = members
+        await dead.bulk.close(0)
+        uris = [origin.put(f"{i}", content(10, seed=i)) for i in range(60)]
+        for uri in uris:
+            await read(others[0], uri)
+        outcome = 'hotshard_peer_requests_total{{outcome="{}",path="bulk"}}'
+        assert others[0].count(outcome.format("unreachable")) < 10
+        assert others[0].count(outcome.format("open")) > 5
+        assert others[0].count('hotshard_peer_breaker_open{peer="m0"}') == 1
+
+
+async def test_a_member_that_left_is_forgotten(tmp_path):
+    async with cluster(tmp_path, 2) as (origin, members):
+        uri = origin.put("a", content(10))
+        _, other = owners(members, origin, uri)
+        await read(other, uri)
+        assert other.received() == 10
+        await other.peers.retain(set())
+        assert other.received() == 0
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory) -> tuple[str, str]:
+    where = tmp_path_factory.mktemp("tls")
+    key, cert = str(where / "key"), str(where / "cert")
+    command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-keyout", key]
+    command += ["-out", cert, "-days", "2", "-subj", "/CN=member"]
+    subprocess.run(command, check=True, capture_output=True)
+    return cert, key
+
+
+async def test_over_tls_the_same_bytes_come(tmp_path, certificate):
+    cert, key = certificate
+    server_side = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    server_side.load_cert_chain(cert, key)
+    client_side = ssl.create_default_context(cafile=cert)
+    client_side.check_hostname = False
+    async with cluster(tmp_path, 1) as (origin, (one,)):
+        body = content(7 * BLOCK)
+        info = origin.info(origin.put("a", body))
+        tls = BulkServer("127.0.0.1", 0, one.bulk._calls, one.bulk._events, tls=server_side)
+        await tls.start()
+        one.tasks.spawn(tls.run())
+        client = BulkClient(
+            f"127.0.0.1:{tls.port}", BulkOptions("test", tls=client_side), one.peers._pool
+        )
+        out = tmp_path / "out"
+        with out.open("w+b") as file:
+            for offset in range(0, len(body), BLOCK):
+                want = Want(info, offset, BLOCK)
+                landing = Landing(Target(file.fileno(), offset))
+                await client.read(want, landing, wire.Flag.FORWARDED, 0)
+        client.close()
+        await tls.close(1)
+        assert out.read_bytes() == body
+
+
+async def test_a_block_larger_than_the_small_ones_is_checked_too(tmp_path, monkeypatch):
+    monkeypatch.setattr("cache_server.cluster.bulk_client.SMALL_BYTES", 10)
+    async with cluster(tmp_path, 1) as (origin, (one,)):
+        info = origin.info(origin.put("a", content(BLOCK)))
+        client = BulkClient(f"127.0.0.1:{one.bulk.port}", BulkOptions("test"), one.peers._pool)
+        want = Want(info, 0, BLOCK)
+        with (tmp_path / "out").open("w+b") as file:
+            landing = Landing(Target(file.fileno(), 0))
+            await client.read(want, landing, wire.Flag.FORWARDED, 0)
+
+            async def change(answer, _):
+                return replace(answer, reply=replace(answer.reply, sums=(1,)))
+
+            spoil(one, change)
+            with pytest.raises(Mismatch):
+                await client.read(want, landing, wire.Flag.FORWARDED, 0)
+        client.close()
+        assert (tmp_path / "out").read_bytes() == content(BLOCK)
+
+
+async def test_a_cancelled_reader_leaves_no_thread_writing(tmp_path):
+    async with cluster(tmp_path, 2) as (origin, members):
+        uri = origin.put("a", content(BLOCK))
+        first, other = owners(members, origin, uri)
+        origin.gate = asyncio.Event()
+        want = Want(origin.info(uri), 0, BLOCK)
+        with (tmp_path / "out").open("w+b") as file:
+            landing = Landing(Target(file.fileno(), 0))
+            peer = first.address
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(0.2):
+                    await other.peers.block(peer, want, landing, wire.Flag.FORWARDED, demand=True)
+        origin.gate.set()
+        assert await read(other, uri) == content(BLOCK)
+
+
+async def test_without_any_address_a_member_has_failed(tmp_path):
+    async with cluster(tmp_path, 2) as (origin, members):
+        uri = origin.put("a", content(BLOCK))
+        await read(members[0], uri)
+        bare = replace(members[1].address, bulk="", grpc="")
+        with pytest.raises(PeerFailed):
+            await members[0].peers.stat(bare, uri)

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import socket
 import threading
 from collections.abc import AsyncIterator
 
@@ -76,6 +77,19 @@ async def test_a_thread_that_hangs_is_waited_for_only_so_long(pool: Threads) -> 
         async with asyncio.timeout(0.02):
             await in_thread(pool, lambda: release.wait(30), Transfer(), grace_s=0.02)
     release.set()
+
+
+def test_an_abort_wakes_up_who_reads() -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        transfer = Transfer()
+        transfer.attach(ours)
+        thread = threading.Thread(target=transfer.abort)
+        thread.start()
+        assert ours.recv(1) == b""
+        thread.join()
+        with pytest.raises(Aborted):
+            transfer.attach(ours)
 
 
 def test_the_sink_writes_and_sums() -> None:

@@ -90,9 +90,11 @@ def test_a_target_that_cannot_be_opened_or_read_fails_the_run(place):
 
 
 @pytest.mark.slow
-def test_every_target_reads_the_same_bytes(tmp_path):
+def test_every_target_reads_the_same_bytes(tmp_path, monkeypatch):
     with in_s3(str(tmp_path), DATA) as remote, remote.cold_node() as node:
         environment = tuple(remote.server.environment.items())
+        for name, value in environment:  # not those of the S3 server that other tests share
+            monkeypatch.setenv(name, value)
         specs: list[TargetSpec] = [
             CacheClient(node.socket_path),
             CacheClient(node.grpc_address),

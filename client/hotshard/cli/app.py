@@ -12,7 +12,16 @@ from importlib.metadata import version
 
 import click
 
-from hotshard.cli import copying, exits, operating, reading, serving, warming
+from hotshard.cli import (
+    cluster,
+    copying,
+    exits,
+    explaining,
+    operating,
+    reading,
+    serving,
+    warming,
+)
 from hotshard.cli.demo import demo
 from hotshard.cli.session import Session
 from hotshard.core.errors import HotshardError
@@ -67,7 +76,8 @@ for command in (
     operating.unpin,
     operating.evict,
     operating.status,
-    operating.explain,
+    cluster.members,
+    explaining.explain,
     serving.config,
 ):
     cli.add_command(command)

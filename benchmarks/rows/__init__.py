@@ -4,7 +4,15 @@ from collections.abc import Sequence
 
 from benchmarks.bench import Row
 from benchmarks.results import BenchError
-from benchmarks.rows import harness, local_readers, local_reads, local_small, origin, peer
+from benchmarks.rows import (
+    harness,
+    local_readers,
+    local_reads,
+    local_small,
+    origin,
+    peer,
+    scale_placement,
+)
 
 CATALOGUE: tuple[Row, ...] = (
     *harness.ROWS,
@@ -13,6 +21,7 @@ CATALOGUE: tuple[Row, ...] = (
     *local_readers.ROWS,
     *origin.ROWS,
     *peer.ROWS,
+    *scale_placement.ROWS,
 )
 
 EVERYTHING = ("all", "quick")

@@ -14,6 +14,7 @@ from benchmarks.rows import (
     origin,
     peer,
     scale,
+    scale_placement,
 )
 
 CATALOGUE: tuple[Row, ...] = (
@@ -26,6 +27,7 @@ CATALOGUE: tuple[Row, ...] = (
     *origin.ROWS,
     *scale.ROWS,
     *peer.ROWS,
+    *scale_placement.ROWS,
 )
 
 EVERYTHING = ("all", "quick")

@@ -209,6 +209,25 @@ class DatasetStatus:
 
 
 @dataclass(frozen=True, slots=True)
+class ClusterStatus:
+    """A server's membership in a cluster, by its own view."""
+
+    name: str
+    grpc: str
+    """The server's address as members know it, host:port."""
+    zone: str
+    state: str
+    """ "joining", "ready" or "draining"."""
+    view_version: int
+    """Equal on members that agree on who owns what."""
+    members: Mapping[str, int] = field(default_factory=dict)
+    """State -> how many, of all zones."""
+    slots: int = 0
+    slots_owned: int = 0
+    """Of `slots`, by this server."""
+
+
+@dataclass(frozen=True, slots=True)
 class ServerStatus:
     """The server in figures."""
 
@@ -221,3 +240,5 @@ class ServerStatus:
     datasets: list[DatasetStatus] = field(default_factory=list)
     counters: Mapping[str, float] = field(default_factory=dict)
     """Metric name (with labels) -> value."""
+    cluster: ClusterStatus | None = None
+    """None: it is on its own."""

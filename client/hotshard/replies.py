@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 
 from hotshard.calls import (
+    ClusterStatus,
     DatasetStatus,
     DiskStatus,
     Page,
@@ -59,6 +60,20 @@ def status_from_pb(message: pb.StatusReply) -> ServerStatus:
         _disks(message.disks),
         [DatasetStatus(each.name, each.shards, each.bytes) for each in message.datasets],
         dict(message.counters),
+        _cluster(message.cluster) if message.HasField("cluster") else None,
+    )
+
+
+def _cluster(message: pb.ClusterStatus) -> ClusterStatus:
+    return ClusterStatus(
+        message.name,
+        message.me.grpc,
+        message.me.zone,
+        message.me.state,
+        message.view_version,
+        dict(message.members),
+        message.slots,
+        message.slots_owned,
     )
 
 

@@ -12,7 +12,17 @@ from importlib.metadata import version
 
 import click
 
-from hotshard.cli import copying, exits, mounting, operating, reading, serving, warming
+from hotshard.cli import (
+    cluster,
+    copying,
+    exits,
+    explaining,
+    mounting,
+    operating,
+    reading,
+    serving,
+    warming,
+)
 from hotshard.cli.demo import demo
 from hotshard.cli.session import Session
 from hotshard.core.errors import HotshardError
@@ -70,7 +80,8 @@ for command in (
     operating.unpin,
     operating.evict,
     operating.status,
-    operating.explain,
+    cluster.members,
+    explaining.explain,
     serving.config,
 ):
     cli.add_command(command)

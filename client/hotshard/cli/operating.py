@@ -1,8 +1,8 @@
-"""`pin`, `unpin`, `evict`, `status`, `explain`: what an operator asks of a server."""
+"""`pin`, `unpin`, `evict`, `status`: what an operator asks of a server."""
 
 import click
 
-from hotshard.cli import output
+from hotshard.cli import cluster, output
 from hotshard.cli.session import Session
 
 JSON_OPTION = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
@@ -52,64 +52,21 @@ def evict(session: Session, uri: str, include_pinned: bool, as_json: bool) -> No
         output.print_line(f"evicted {shards} shards, {output.size(freed_bytes)}")
 
 
-@click.command(short_help="Say what the server knows of an object.")
-@click.argument("uri")
-@JSON_OPTION
-@click.pass_obj
-def explain(session: Session, uri: str, as_json: bool) -> None:
-    """Say what the server knows of the object URI: version, shards, why the last miss was one."""
-    from google.protobuf.json_format import MessageToDict
-
-    with session.operator() as operator:
-        found = operator.explain(uri)
-    if as_json:
-        output.print_json(
-            MessageToDict(
-                found, preserving_proto_field_name=True, always_print_fields_with_no_presence=True
-            )
-        )
-        return
-    output.print_facts(
-        {
-            "object": output.printable(found.object.uri),
-            "version": found.object.version,
-            "size": output.size(found.object.size_bytes),
-            "modified": output.moment(found.object.mtime_ns),
-            "origin": found.origin,
-            "metadata": f"{output.duration(found.metadata_age_s)} old",
-            "lease": output.duration(found.lease_s),
-            "last miss": found.last_miss or "none",
-        }
-    )
-    rows = [
-        (
-            str(shard.index),
-            shard.state,
-            output.size(shard.size_bytes),
-            output.size(shard.present_bytes),
-            "yes" if shard.pinned else "no",
-            "yes" if shard.verified else "on next use",
-            shard.path,
-        )
-        for shard in found.shards
-    ]
-    output.print_table(
-        ("shard", "state", "size", "present", "pinned", "verified", "file"),
-        rows,
-        right=("shard", "size", "present"),
-    )
-
-
 @click.command()
 @click.option("--counters", is_flag=True, help="Also every counter of the server.")
+@click.option("--alone", is_flag=True, help="Only this server, not the members of its cluster.")
 @JSON_OPTION
 @click.pass_obj
-def status(session: Session, counters: bool, as_json: bool) -> None:
-    """Show the server: origins, disks, what is cached."""
+def status(session: Session, counters: bool, alone: bool, as_json: bool) -> None:
+    """Show the server: origins, disks, what is cached; and the cluster, if it is in one."""
     with session.connect() as cache:
         found = cache.status()
+    everybody = None if alone or found.cluster is None else _everybody(session, found.cluster.grpc)
     if as_json:
-        output.print_json(output.plain(found))
+        document = output.plain(found)
+        if everybody is not None:
+            document["cluster"] |= cluster.status_document(*everybody)
+        output.print_json(document)
         return
     output.print_facts(
         {
@@ -120,6 +77,8 @@ def status(session: Session, counters: bool, as_json: bool) -> None:
             "origins": ", ".join(map(output.printable, found.origins)) or "none",
         }
     )
+    if everybody is not None:
+        cluster.print_status(*everybody)
     output.print_table(
         ("cache dir", "state", "used", "capacity", "sealed", "partial", "detail"),
         [
@@ -150,3 +109,9 @@ def status(session: Session, counters: bool, as_json: bool) -> None:
             [(name, f"{value:g}") for name, value in sorted(found.counters.items())],
             right=("value",),
         )
+
+
+def _everybody(session: Session, grpc: str) -> "cluster.Everybody":
+    with session.operator(grpc) as operator:
+        members = operator.members()
+    return members, cluster.statuses(members)

@@ -1,4 +1,4 @@
-"""The calls that operators make and training code does not: pin, unpin, evict, explain. gRPC only."""
+"""The calls that operators make and training code does not: pin, evict, explain, members. gRPC only."""
 
 from typing import TypeVar, cast
 
@@ -18,8 +18,9 @@ Reply = TypeVar("Reply")
 class Operator:
     """A connection to one server; close it, or use it as a context manager."""
 
-    def __init__(self, address: str) -> None:
+    def __init__(self, address: str, timeout_s: float = TIMEOUT_S) -> None:
         self._address = address
+        self._timeout_s = timeout_s
         self._channel = grpc.insecure_channel(address)
         self._stub = cache_pb2_grpc.CacheStub(self._channel)
 
@@ -51,11 +52,19 @@ class Operator:
         """What the server knows of one object."""
         return self._call(self._stub.Explain, cache_pb2.ExplainRequest(uri=uri))
 
+    def members(self) -> cache_pb2.MembersReply:
+        """Who is in the server's cluster, with the table of owners."""
+        return self._call(self._stub.Members, cache_pb2.MembersRequest(with_table=True))
+
+    def status(self) -> types_pb2.StatusReply:
+        """How the server is."""
+        return self._call(self._stub.Status, types_pb2.StatusRequest())
+
     def _call(
         self, method: "grpc.UnaryUnaryMultiCallable[Request, Reply]", request: Request
     ) -> Reply:
         try:
-            return method(request, timeout=TIMEOUT_S)
+            return method(request, timeout=self._timeout_s)
         except grpc.RpcError as error:
             raise self._typed(error) from error
 

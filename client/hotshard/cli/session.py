@@ -26,11 +26,16 @@ class Session:
 
         return hotshard.connect(self.address)
 
-    def operator(self) -> "Operator":
-        """The calls that only operators make; they exist over gRPC alone."""
+    def operator(self, known: str = "") -> "Operator":
+        """The calls that only operators make; they exist over gRPC alone.
+
+        Args:
+            known: the server's own address, if it has said so; good where the user gave none.
+        """
         from hotshard.cli.operator import Operator
 
-        return Operator(self.grpc_target)
+        target = self.grpc_target
+        return Operator(known if known and target == GRPC_DEFAULT else target)
 
     @property
     def grpc_target(self) -> str:

@@ -1,6 +1,13 @@
 """Messages become values, field by field."""
 
-from hotshard.calls import DatasetStatus, DiskStatus, Prefix, ServerStatus, WarmProgress
+from hotshard.calls import (
+    ClusterStatus,
+    DatasetStatus,
+    DiskStatus,
+    Prefix,
+    ServerStatus,
+    WarmProgress,
+)
 from hotshard.core.errors import NotFound
 from hotshard.core.objects import ObjectInfo
 from hotshard.replies import page_from_pb, progress_from_pb, stats_from_pb, status_from_pb
@@ -65,6 +72,17 @@ def test_status():
         datasets=[pb.DatasetStatus(name="s3://b/", shards=1, bytes=2)],
         counters={"hits": 3.0},
     )
+    assert status_from_pb(reply).cluster is None
+    reply.cluster.CopyFrom(
+        pb.ClusterStatus(
+            name="prod",
+            me=pb.Member(id="n", grpc="10.0.0.1:7070", zone="a", state="ready"),
+            view_version=9,
+            members={"ready": 3, "lost": 1},
+            slots_owned=4000,
+            slots=16384,
+        )
+    )
     assert status_from_pb(reply) == ServerStatus(
         "n",
         "1",
@@ -74,4 +92,7 @@ def test_status():
         [DiskStatus("/c", "d", "ok", "-", 9, 8, 7, 6)],
         [DatasetStatus("s3://b/", 1, 2)],
         {"hits": 3.0},
+        ClusterStatus(
+            "prod", "10.0.0.1:7070", "a", "ready", 9, {"ready": 3, "lost": 1}, 16384, 4000
+        ),
     )

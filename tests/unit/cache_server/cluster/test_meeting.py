@@ -3,6 +3,7 @@
 import asyncio
 from typing import Any
 
+import grpc
 import pytest
 
 from cache_server.cluster import meeting
@@ -36,7 +37,7 @@ class Answering(Servicer):
 
 class Refusing(Servicer):
     async def Meet(self, request, context):
-        await context.abort(meeting.grpc.StatusCode.INVALID_ARGUMENT, "no cluster here")
+        await context.abort(grpc.StatusCode.INVALID_ARGUMENT, "no cluster here")
 
 
 class Hanging(Servicer):

@@ -8,11 +8,9 @@
         transient  no disk takes it?                    -> the block, in memory
       -> open files and where in them the range lies
 
-`open_now` is the same for what needs no waiting: description fresh, shard sealed, descriptor open. It
-makes no system call, so the local socket answers from its reader callback.
-
-Payload never passes through here: callers get descriptors. Nothing here trusts that a shard it saw a
-moment ago is still there; a shard that vanished, or failed its check, is simply filled again.
+`open_now` is the same for what needs no waiting, without a system call: the local socket answers with it
+from its reader callback. Payload never passes through here: callers get descriptors. A shard that
+vanished meanwhile, or failed its check, is simply filled again.
 """
 
 import asyncio

@@ -11,7 +11,6 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
@@ -25,6 +24,7 @@ from benchmarks.rows.scene import Hot, connect, warm
 from benchmarks.sabotage import Sabotage
 from cache_server.cluster.bulk_client import BulkClient, BulkOptions, Landing
 from cache_server.origins.origin import Target, Want
+from cache_server.origins.threads import Threads
 from hotshard.core import bulkwire as wire
 from hotshard.core.objects import ObjectInfo
 
@@ -84,7 +84,8 @@ def _open(bench: Bench) -> Iterator[Sides]:
         bulk={"listen": f"127.0.0.1:{port}"},
     )
     out = os.path.join(bench.directory, "received")
-    with served as node, connect(node) as client, ThreadPoolExecutor(_IN_FLIGHT) as pool:
+    with served as node, connect(node) as client:
+        pool = Threads(_IN_FLIGHT, "peer")
         warm(client, place)
         info = client.stat(place.uri(0))
         scene = _Scene(data, info, node, out, total, bench.sabotage)
@@ -95,6 +96,7 @@ def _open(bench: Bench) -> Iterator[Sides]:
                 limits={"sendfile and splice": lambda: _splice(scene, pid, sender_port)},
             )
         bulk.close()
+        pool.close()
 
 
 def _ours(scene: _Scene, bulk: BulkClient) -> Measured:

@@ -57,7 +57,7 @@ class FilePlacement:
 
 
 class StaticNode(Node):
-    _cluster_name = "test"  # type: ignore[assignment]
+    _cluster_name = "test"
 
     async def _placement(
         self, _stack: AsyncExitStack, _store: Store, tasks: Tasks
@@ -68,5 +68,5 @@ class StaticNode(Node):
 
 
 if __name__ == "__main__":
-    program.Node = StaticNode  # type: ignore[misc]
+    setattr(program, "Node", StaticNode)  # noqa: B010 - the name is imported there
     sys.exit(program.main())

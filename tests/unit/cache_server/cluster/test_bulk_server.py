@@ -184,7 +184,7 @@ async def test_garbage_is_refused_with_a_reason_and_counted(server, garbage):
         line.sock.sendall(garbage)
         reply = line._reply(wire.Request(cluster=0, uri="x"), time.monotonic() + 5)
         with pytest.raises(LineBroken):
-            line.payload(1, bytes, time.monotonic() + 5)
+            line.payload(1, lambda _: None, time.monotonic() + 5)
         line.close()
         return reply
 
@@ -245,7 +245,9 @@ async def test_an_address_in_use_is_a_mistake_of_the_configuration(server):
     from hotshard.core.errors import ConfigError
 
     with pytest.raises(ConfigError, match=r"bulk\.listen"):
-        await BulkServer("127.0.0.1", server.bulk.port, server.bulk._calls, None).start()
+        await BulkServer(
+            "127.0.0.1", server.bulk.port, server.bulk._calls, server.bulk._events
+        ).start()
 
 
 async def test_fuzz_leaves_the_server_serving(server):

@@ -30,7 +30,8 @@ class Spoiled:
 
     async def answer(self, request: wire.Request) -> Answer:
         self.asked += 1
-        return await self.change(await self.calls.answer(request), request)
+        changed: Answer = await self.change(await self.calls.answer(request), request)
+        return changed
 
 
 def spoil(member, change) -> Spoiled:

@@ -18,6 +18,10 @@ BANNED_NAMES = {"base", "common", "helper", "helpers", "manager", "misc", "util"
 # Modules without a test_<name>.py of their own: who tests them. The first pattern that fits counts.
 TESTED_ELSEWHERE = {
     "cache_server/__main__.py": "tests/integration/test_bad_input.py",
+    "cache_server/answer.py": "tests/unit/cache_server/test_service.py",
+    "cache_server/cluster/joining.py": "tests/integration/cluster/test_membership.py",
+    "cache_server/cluster/providers/provider.py": "tests/support/town.py",
+    "cache_server/config/fields.py": "tests/unit/cache_server/config/test_model.py",
     "cache_server/cluster/bulk_c*.py": "tests/unit/cache_server/cluster/test_bulk_server.py",
     "cache_server/cluster/grpc_peer.py": "tests/integration/cluster/test_cluster.py",
     "cache_server/cluster/origin.py": "tests/unit/cache_server/cluster/test_blocks.py",
@@ -47,6 +51,7 @@ TESTED_ELSEWHERE = {
     "client/hotshard/cli/s3_server.py": "tests/conftest.py",
     "client/hotshard/cli/mounting.py": "tests/fuse/test_cli.py",
     "client/hotshard/cli/*.py": "tests/integration/test_cli.py",
+    "client/hotshard/core/matching.py": "tests/model/test_placement.py",
     "client/hotshard/core/objects.py": "tests/unit/hotshard/core/test_blocks.py",  # data only
     **{
         f"client/hotshard/{name}.py": "tests/contract/client/test_client.py"

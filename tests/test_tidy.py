@@ -29,12 +29,8 @@ TESTED_ELSEWHERE = {
     "cache_server/cluster/wiring.py": "tests/integration/cluster/test_cluster.py",
     "cache_server/metrics/peers.py": "tests/unit/cache_server/cluster/test_peers.py",
     "cache_server/config/__main__.py": "tests/unit/cache_server/config/test_reference.py",
-    "cache_server/answer.py": "tests/unit/cache_server/test_service.py",
     "cache_server/block_fill.py": "tests/unit/cache_server/test_cache.py",
     "cache_server/block_flight.py": "tests/unit/cache_server/cluster/test_blocks.py",
-    "cache_server/cluster/joining.py": "tests/unit/cache_server/cluster/test_membership.py",
-    "cache_server/cluster/providers/provider.py": "tests/unit/cache_server/cluster/providers/test_static.py",
-    "cache_server/config/fields.py": "tests/unit/cache_server/config/test_model.py",
     "client/hotshard/cli/explaining.py": "tests/integration/test_cli.py",
     "client/hotshard/core/matching.py": "tests/unit/hotshard/core/test_placement.py",
     "cache_server/fill.py": "tests/unit/cache_server/test_cache.py",
@@ -51,7 +47,6 @@ TESTED_ELSEWHERE = {
     "client/hotshard/cli/s3_server.py": "tests/conftest.py",
     "client/hotshard/cli/mounting.py": "tests/fuse/test_cli.py",
     "client/hotshard/cli/*.py": "tests/integration/test_cli.py",
-    "client/hotshard/core/matching.py": "tests/model/test_placement.py",
     "client/hotshard/core/objects.py": "tests/unit/hotshard/core/test_blocks.py",  # data only
     **{
         f"client/hotshard/{name}.py": "tests/contract/client/test_client.py"

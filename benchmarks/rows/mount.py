@@ -167,7 +167,7 @@ ROWS = (
             "mount.rand_4k",
             "hot file on the mount, 4 KiB reads at random",
             "reads/s",
-            0.85,  # the kernel's passthrough costs 0.15 us a read: docs/adr/
+            0.95,
             partial(_open_reads, read_bytes=_PAGE, mode="passthrough"),
             rounds=9,
         ),

@@ -196,9 +196,7 @@ class Scene:
 async def serving(directory: str, stall_s: float = 60.0) -> AsyncIterator[Scene]:
     cache, warmer, metrics = FakeCache(directory), FakeWarmer(), Metrics("1")
     members = Alone(Locating(Geometry()))
-    service = CacheService(
-        cache, warmer, FakeStatuses(), metrics, members=members, stall_s=stall_s
-    )
+    service = CacheService(cache, warmer, FakeStatuses(), metrics, members=members, stall_s=stall_s)
     server = GrpcServer(GrpcConfig(listen=HostPort("127.0.0.1", 0)), service)
     await server.start()
     options = [("grpc.max_receive_message_length", 16 << 20), ("grpc.use_local_subchannel_pool", 1)]

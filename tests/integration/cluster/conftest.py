@@ -44,3 +44,14 @@ def fill_origin(fleet: Fleet, *, small: int, big: int = 0, big_bytes: int = 0) -
         fleet.put({key: body})
         expected[fleet.uri(key)] = digest(body)
     return expected
+
+
+def pytest_collection_modifyitems(items):
+    """Up to ten servers on two processors answer within their deadlines only on an idle machine."""
+    if os.environ.get("HOTSHARD_TEST_CLUSTER") == "1":
+        return
+    here = os.path.dirname(__file__)
+    reason = "a cluster of real servers needs an idle machine: HOTSHARD_TEST_CLUSTER=1 runs it"
+    for item in items:
+        if str(item.path).startswith(here):
+            item.add_marker(pytest.mark.skip(reason=reason))

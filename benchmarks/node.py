@@ -90,7 +90,7 @@ def cache_node(
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,
-            env={**os.environ, **(environment or {})},
+            env={**_ours(), **(environment or {})},
             start_new_session=True,
         )
     try:
@@ -103,6 +103,11 @@ def cache_node(
         raise BenchError(f"the cache server died:\n{_tail(log_path)}")
     if not _stop(process):
         raise BenchError(f"the cache server ignored SIGTERM for {_STOP_S:g} s:\n{_tail(log_path)}")
+
+
+def _ours() -> dict[str, str]:
+    """Our environment, without what would configure the server."""
+    return {k: v for k, v in os.environ.items() if not k.startswith("HOTSHARD_")}
 
 
 def _wait_ready(process: "subprocess.Popen[bytes]", admin_port: int, log_path: str) -> None:

@@ -85,34 +85,36 @@ def _open(bench: Bench) -> Iterator[Sides]:
     )
     out = os.path.join(bench.directory, "received")
     with served as node, connect(node) as client:
-        pool = Threads(_IN_FLIGHT, "peer")
         warm(client, place)
         info = client.stat(place.uri(0))
         scene = _Scene(data, info, node, out, total, bench.sabotage)
-        bulk = BulkClient(f"127.0.0.1:{port}", BulkOptions(), pool)
         with _sender(Hot(node, place, client).cached_path(0), total) as (pid, sender_port):
             yield Sides(
-                ours=lambda: _ours(scene, bulk),
+                ours=lambda: _ours(scene, f"127.0.0.1:{port}"),
                 limits={"sendfile and splice": lambda: _splice(scene, pid, sender_port)},
             )
-        bulk.close()
-        pool.close()
 
 
-def _ours(scene: _Scene, bulk: BulkClient) -> Measured:
+def _ours(scene: _Scene, address: str) -> Measured:
     fd = os.open(scene.out, os.O_RDWR | os.O_CREAT)
     offsets = iter(range(0, scene.total, _BLOCK))
 
-    async def reader() -> None:
+    async def reader(bulk: BulkClient) -> None:
         for at in offsets:
             offset = at % scene.data.object_bytes
             want = Want(scene.info, offset, _BLOCK)
             await bulk.read(want, Landing(Target(fd, offset)), wire.Flag.FORWARDED, 0)
 
     async def readers() -> None:
-        async with asyncio.TaskGroup() as group:
-            for _ in range(_IN_FLIGHT):
-                group.create_task(reader())
+        pool = Threads(_IN_FLIGHT, "peer")  # belongs to this run's event loop
+        bulk = BulkClient(address, BulkOptions(), pool)
+        try:
+            async with asyncio.TaskGroup() as group:
+                for _ in range(_IN_FLIGHT):
+                    group.create_task(reader(bulk))
+        finally:
+            bulk.close()
+            pool.close()
 
     try:
         with Cost({"server": scene.node.pid}) as cost:

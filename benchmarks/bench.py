@@ -8,7 +8,7 @@ Sizes come from the workbench, so that the same row runs in full, quickly, and w
 import os
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 from benchmarks.results import Measured
@@ -58,6 +58,8 @@ class Sides:
     ours: Side
     limits: Mapping[str, Side]
     """The best of them is the limit; usually there is one."""
+    peers: Mapping[str, Side] = field(default_factory=dict)
+    """Measured in the same rounds and never the limit: rivals, and other ways through hotshard."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +79,10 @@ class Row:
     """Whether each side runs once untimed first; no for rows whose every run starts cold."""
     sabotages: tuple[Sabotage, ...] = (Sabotage.SLOW, Sabotage.FLIP)
     """What makes it fail; each is tried by the tests."""
+    axes: tuple[str, str] = ("", "")
+    """What the curves of its runs are drawn over (x) and show (y)."""
+    budget_s: float = 45.0
+    """Wall clock it may take at full scale, setting up included."""
 
 
 def constant(value: float) -> Side:

@@ -1,7 +1,7 @@
 """What a benchmark leaves behind: one record per row, and the JSON file that holds them.
 
 A record says everything needed to judge it later: both sides' medians, every run, the machine. Fields are
-those of DESIGN section 13; `spread`, `others` and `error` are ours. Files are read back strictly: a record
+those of DESIGN section 13; the others are ours. Files are read back strictly: a record
 that lacks a field is refused, not guessed.
 """
 
@@ -11,11 +11,12 @@ from dataclasses import asdict, dataclass, field, fields
 
 from benchmarks.stats import Better
 
-FORMAT = "hotshard-benchmarks/1"
+FORMAT = "hotshard-benchmarks/2"
 OURS = "hotshard"
 """The name of our side in `runs`; the other names are limits."""
 
 Fact = float | str
+Point = tuple[float, float]
 
 
 class BenchError(Exception):
@@ -41,6 +42,8 @@ class Measured:
     """Whatever else explains the value."""
     histogram: str = ""
     """Latencies in nanoseconds: an encoded HDR histogram, where the row records them."""
+    curves: Mapping[str, Sequence[Point]] = field(default_factory=dict)
+    """Named curves over the row's x axis, where one value does not say it: by epoch, by nodes."""
 
     @property
     def cpu_s_per_gb(self) -> dict[str, float]:
@@ -72,6 +75,14 @@ class RowResult:
     """(high - low) / median of `value`, `limit` and `ratio`."""
     others: Mapping[str, float]
     """Medians of the limits that were not the best."""
+    peers: Mapping[str, float]
+    """Medians of what was measured beside, and is no limit: rivals, and other ways of ours."""
+    axes: Sequence[str]
+    """What the x and the y axis of the runs' curves are; empty strings: there are none."""
+    seconds: float
+    """Wall clock of the whole row, setting up included."""
+    budget_s: float
+    """What it may take at full scale."""
     machine: Mapping[str, object]
     runs: Mapping[str, Sequence[Mapping[str, object]]]
     """Every run of every side, in the order taken."""

@@ -7,8 +7,9 @@ error; the rows after it still run.
 
 import shutil
 import tempfile
+import time
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 
 from benchmarks import machine
@@ -18,6 +19,7 @@ from benchmarks.stats import Better, Summary, paired, summary
 
 Progress = Callable[[str], None]
 Runs = dict[str, list[Measured]]
+"""By the name of the side."""
 
 
 def run_rows(
@@ -39,18 +41,23 @@ def run_row(row: Row, bench: Bench, *, rounds: int | None = None) -> RowResult:
     """Run one row."""
     facts = {**machine.facts(), "scale": bench.scale.value, "sabotage": bench.sabotage.value}
     runs: Runs = {}
+    begun = time.monotonic()
     try:
         with row.open(bench) as sides:
             _take_runs(sides, runs, rounds or row.rounds, warm_up=row.warm_up)
+        result = judge(row, runs, facts, peers=sides.peers)
     except Exception as error:  # one row that breaks does not take the others with it
         text = "".join(traceback.format_exception(error))
-        return _broken(row, facts, runs, f"{type(error).__name__}: {error}\n{text}")
-    return judge(row, runs, facts)
+        result = _broken(row, facts, runs, f"{type(error).__name__}: {error}\n{text}")
+    return replace(result, seconds=time.monotonic() - begun)
 
 
-def judge(row: Row, runs: Runs, facts: dict[str, object]) -> RowResult:
+def judge(
+    row: Row, runs: Runs, facts: dict[str, object], *, peers: Collection[str] = ()
+) -> RowResult:
     """Make the row's line from its runs; the best limit by median is the limit."""
-    medians = {name: summary(_values(taken)) for name, taken in runs.items() if name != OURS}
+    beside = {name: summary(_values(taken)) for name, taken in runs.items() if name != OURS}
+    medians = {name: each for name, each in beside.items() if name not in peers}
     pick = max if row.better is Better.HIGHER else min
     best = pick(medians, key=lambda name: medians[name].median)
     ours = summary(_values(runs[OURS]))
@@ -68,13 +75,17 @@ def judge(row: Row, runs: Runs, facts: dict[str, object]) -> RowResult:
         ok=ratios.median >= row.target,
         spread=_spreads(ours, medians[best], ratios),
         others={name: each.median for name, each in medians.items() if name != best},
+        peers={name: each.median for name, each in beside.items() if name in peers},
+        axes=list(row.axes),
+        seconds=0.0,
+        budget_s=row.budget_s,
         machine=facts,
         runs=_records(runs),
     )
 
 
 def _take_runs(sides: Sides, runs: Runs, rounds: int, *, warm_up: bool) -> None:
-    everyone = [*sides.limits.items(), (OURS, sides.ours)]
+    everyone = [*sides.limits.items(), *sides.peers.items(), (OURS, sides.ours)]
     if warm_up:
         for _, side in everyone:
             side()
@@ -97,6 +108,10 @@ def _broken(row: Row, facts: dict[str, object], runs: Runs, error: str) -> RowRe
         ok=False,
         spread={},
         others={},
+        peers={},
+        axes=list(row.axes),
+        seconds=0.0,
+        budget_s=row.budget_s,
         machine=facts,
         runs=_records(runs),
         error=error,

@@ -9,6 +9,7 @@ from benchmarks.stats import Better
 ROW = RowResult(
     row="local.x", title="x", unit="GB/s", better=Better.HIGHER, value=1.0, limit=2.0,
     limit_name="native", ratio=0.5, target=0.9, ok=False, spread={"ratio": 0.1}, others={},
+    peers={}, axes=["", ""], seconds=1.0, budget_s=45.0,
     machine={"cpus": 2}, runs={"hotshard": [run_record(Measured(1.0, 1.0, 10**9, 5, {"client": 0.5}))]},
 )  # fmt: skip
 

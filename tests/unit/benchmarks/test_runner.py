@@ -44,6 +44,22 @@ def test_the_best_limit_counts(tmp_path):
     assert result.others == {"slow": 1.0}
 
 
+def test_what_is_measured_beside_is_never_the_limit(tmp_path):
+    @contextmanager
+    def open_sides(bench):
+        yield Sides(constant(2.0), {"native": constant(4.0)}, {"rival": constant(9.0)})
+
+    result = run_row(row(None, {}, open=open_sides), Bench(str(tmp_path)))
+    assert (result.limit_name, result.ratio) == ("native", 0.5)
+    assert (result.peers, result.others) == ({"rival": 9.0}, {})
+    assert len(result.runs["rival"]) == 3
+
+
+def test_a_result_says_how_long_it_took_and_might_have(tmp_path):
+    result = run_row(row(constant(1.0), {"n": constant(1.0)}, budget_s=7.0), Bench(str(tmp_path)))
+    assert 0 < result.seconds < result.budget_s == 7.0
+
+
 def test_where_lower_is_better_the_lowest_limit_counts(tmp_path):
     limits = {"slow": constant(4.0), "fast": constant(1.0)}
     one = row(constant(2.0), limits, better=Better.LOWER)

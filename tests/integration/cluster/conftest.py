@@ -7,48 +7,57 @@ from typing import Any
 
 import pytest
 
-from support import netns
-from support.content import content, digest
-from support.fleet import Fleet, open_fleet
+from benchmarks.fleet import network
+from benchmarks.fleet.fleet import Fleet, open_fleet
+from benchmarks.fleet.readers import digest
+from support.content import content
 
-FULL = bool(os.environ.get("HOTSHARD_TEST_SCALE"))
+FULL = float(os.environ.get("HOTSHARD_TEST_SCALE", "0")) >= 1
 MIB = 1 << 20
 StartFleet = Callable[..., Fleet]
 
 
-@pytest.fixture(scope="session", autouse=True)
-def _namespaces() -> None:
-    reason = netns.unavailable()
+@pytest.fixture(scope="session")
+def _hosts() -> None:
+    reason = network.unavailable()
     if reason:
         pytest.skip(reason)
 
 
 @pytest.fixture
-def start_fleet(tmp_path) -> Iterator[StartFleet]:
+def start_fleet(_hosts: None, tmp_path) -> Iterator[StartFleet]:
     """Starts a cluster: `start_fleet(8, **configuration)`."""
     with ExitStack() as stack:
 
         def start(count: int, **settings: Any) -> Fleet:
-            return stack.enter_context(open_fleet(tmp_path, count, **settings))
+            fleet = stack.enter_context(open_fleet(tmp_path, count, **settings))
+            fleet.agree()
+            return fleet
 
         yield start
 
 
 def fill_origin(fleet: Fleet, *, small: int, big: int = 0, big_bytes: int = 0) -> dict[str, str]:
-    """Objects of 1 MiB (100 KiB in small runs) and some big ones: uri -> digest of its content."""
+    """Objects of 1 MiB (100 KiB in small runs) and some big ones: address -> digest."""
     size = MIB if FULL else 100 << 10
     expected = {}
     for i in range(small + big):
         key = f"{i:05}"
         body = content((size if i < small else big_bytes) + i, seed=i % 11)
-        fleet.put({key: body})
+        fleet.put(key, body)
         expected[fleet.uri(key)] = digest(body)
     return expected
 
 
+def total_bytes(fleet: Fleet) -> int:
+    """Of all objects."""
+    found = fleet.boto.get_paginator("list_objects_v2").paginate(Bucket=fleet.bucket)
+    return sum(entry["Size"] for page in found for entry in page.get("Contents", []))
+
+
 def pytest_collection_modifyitems(items):
     """Up to ten servers on two processors answer within their deadlines only on an idle machine."""
-    if os.environ.get("HOTSHARD_TEST_CLUSTER") == "1":
+    if FULL or os.environ.get("HOTSHARD_TEST_CLUSTER") == "1":
         return
     here = os.path.dirname(__file__)
     reason = "a cluster of real servers needs an idle machine: HOTSHARD_TEST_CLUSTER=1 runs it"

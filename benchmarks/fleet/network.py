@@ -20,7 +20,8 @@ from hotshard.cli.child import Child
 
 _numbers = itertools.count()
 NOBODY = "02:00:00:00:de:ad"
-_HERE = Path(__file__).parent
+_ENTER = Path(__file__).parent / "enter.py"
+_ROOT = Path(__file__).parent.parent.parent
 _HOLDER = """
 import ctypes, os, sys
 libc = ctypes.CDLL(None, use_errno=True)
@@ -53,7 +54,7 @@ class Host:
 
     def program(self, module: str) -> Sequence[str]:
         """Arguments of the Python that runs a module on this host."""
-        return (str(_HERE / "enter.py"), str(self.pid), module)
+        return (str(_ENTER), str(self.pid), module)
 
     def run(self, *command: str) -> str:
         """Run a command there."""
@@ -142,12 +143,12 @@ class Network:
         host.run("ip", "addr", "flush", "dev", "cable")
         wire = Child(
             [
-                *host.program("support.wire"),
+                *host.program("benchmarks.fleet.wire"),
                 f"{host.address}/24",
                 str(delay_s / 2),
                 str(loss),
             ],
-            environment={**os.environ, "PYTHONPATH": str(_HERE.parent)},
+            environment={**os.environ, "PYTHONPATH": str(_ROOT)},
             talks=True,
         )
         try:

@@ -16,6 +16,7 @@ import struct
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 
 TUNSETIFF = 0x400454CA
 IFF_TAP_NO_PI = 0x1002
@@ -24,10 +25,12 @@ PACKET_OUTGOING = 4
 
 
 def ip(*arguments: str) -> None:
+    """Change the network of this host."""
     subprocess.run(["ip", *arguments], check=True)
 
 
 def main() -> None:
+    """Be the wire until killed."""
     address, delay_s, loss = sys.argv[1], float(sys.argv[2]), float(sys.argv[3])
     shown = subprocess.run(
         ["ip", "-o", "link", "show", "cable"], check=True, capture_output=True, text=True
@@ -68,7 +71,8 @@ def main() -> None:
                 pass  # lost
 
 
-def frames(tap: int | None, cable: socket.socket):
+def frames(tap: int | None, cable: socket.socket) -> Iterator[bytes]:
+    """What has come, from the host (tap) or from the network."""
     for _ in range(64):
         try:
             if tap is not None:

@@ -1,0 +1,94 @@
+"""Servers that die, are cut off or slow down under a read load: it costs time and nothing else."""
+
+import time
+
+import pytest
+
+from benchmarks.fleet.fleet import ORIGIN_BYTES, PEER_BYTES
+from benchmarks.fleet.readers import read_all, reading
+from integration.cluster.conftest import FULL, fill_origin, total_bytes
+
+pytestmark = [pytest.mark.timeout(1800 if FULL else 240), pytest.mark.slow]
+NODES = 8 if FULL else 4
+
+
+def told(load, since, until=float("inf")):
+    """The figures of a load before, during and after something."""
+    before, during, after = (
+        load.p99_s(until=since),
+        load.p99_s(since, until),
+        load.p99_s(since=until),
+    )
+    return (
+        f"p99 before {before * 1e3:.1f} ms, during {during * 1e3:.1f} ms, after"
+        f" {after * 1e3:.1f} ms, longest {load.longest_s():.2f} s, {len(load.reads)} reads"
+    )
+
+
+def test_a_server_is_killed_in_the_middle_of_a_read_load(start_fleet):
+    fleet = start_fleet(NODES)
+    expected = fill_origin(fleet, small=1000 if FULL else 150)
+    victim, others = fleet.servers[-1], fleet.servers[:-1]
+    mine = {uri: expected[uri] for uri in sorted(expected)[::2]}
+    assert read_all([victim], mine).problems() == []  # so that it has something to lose
+    with reading(others, expected, each=4 if FULL else 1) as load:
+        time.sleep(10 if FULL else 2)
+        killed = time.monotonic()
+        victim.kill()
+        time.sleep(15 if FULL else 3)
+    assert load.problems() == []
+    recovered_s = load.recovered_s(killed, max(0.05, 3 * load.p99_s(until=killed)))
+    print(f"killed: {told(load, killed)}, recovered after {recovered_s:.2f} s")
+    assert load.longest_s() < 10
+
+    victim.start()  # it comes back: nothing that it had sealed is read from the origin again
+    assert read_all([victim], mine).problems() == []
+    assert victim.total(ORIGIN_BYTES) == 0
+    assert victim.total(PEER_BYTES) == 0
+
+
+@pytest.mark.parametrize("what", ["peers", "origin"])
+def test_a_server_is_cut_off(start_fleet, what):
+    fleet = start_fleet(NODES, fetch={"attempts": 3, "connect_timeout_s": 1})
+    expected = fill_origin(fleet, small=400 if FULL else 100)
+    alone, others = fleet.servers[0], fleet.servers[1:]
+    addresses = [s.host.address for s in others] if what == "peers" else [fleet.network.address]
+    with reading(fleet.servers, expected, pause_s=0.02) as load:
+        time.sleep(2 if FULL else 0.7)
+        cut = time.monotonic()
+        fleet.network.cut(alone.host, addresses)
+        time.sleep(20 if FULL else 6)
+        mended = time.monotonic()
+        fleet.network.mend(alone.host, addresses)
+        time.sleep(2)
+    assert load.problems() == []
+    failed = {
+        server.name: {
+            outcome: count
+            for outcome in ("unreachable", "broken", "open", "origin_unavailable")
+            if (count := server.total("hotshard_peer_requests_total", outcome=outcome))
+        }
+        for server in fleet.servers
+    }
+    print(
+        f"cut off from {what}: {told(load, cut, mended)}, origin"
+        f" {fleet.origin_bytes() / total_bytes(fleet):.3f}, peer requests that failed {failed}"
+    )
+    assert load.longest_s() < 30
+
+
+def test_a_peer_behind_a_bad_wire(start_fleet):
+    fleet = start_fleet(NODES)
+    expected = fill_origin(fleet, small=400 if FULL else 100)
+    slow = fleet.servers[0]
+    bad = fleet.network.worse(slow.host, delay_s=0.2, loss=0.05)
+    with reading(fleet.servers[1:], expected, pause_s=0.02) as load, bad:
+        began = time.monotonic()
+        time.sleep(30 if FULL else 8)
+        ended = time.monotonic()
+    assert load.problems() == []
+    print(
+        f"peer with 200 ms and 5% loss: {told(load, began, ended)}, origin"
+        f" {fleet.origin_bytes() / total_bytes(fleet):.3f}"
+    )
+    assert load.longest_s() < 30

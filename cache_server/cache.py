@@ -64,7 +64,8 @@ class Cache:
         self._store = tools.store
         self._geometry = tools.geometry
         self._metrics = metrics
-        self._fills = Fills(tools)
+        self._fills = self.fills = Fills(tools)
+        """The shards on their way."""
         self._streams: Recent[str, Streams] = Recent(STREAMS_OBJECTS)
         self._misses: Recent[str, str] = Recent(STREAMS_OBJECTS)
 
@@ -114,7 +115,7 @@ class Cache:
         file = self._store.cached_fd(shard_digest(uri, info.version, index))
         if file is None:
             return None
-        self._metrics.shard_lookup("hit", min(length, size - start))
+        self._metrics.shard_lookup("hit", min(length, size - start), uri)
         extent = FileExtent(index * shard_bytes, size, file, 0, sealed=True)
         return Opened(info, (extent,), lease_s)
 
@@ -152,11 +153,7 @@ class Cache:
             fill = self._fills.get(key.digest)
             if file is not None:
                 extents.append(FileExtent(base, key.size, file, 0, sealed=True))
-            elif (
-                fill is not None
-                and not fill.closed
-                and fill.present_stop(piece.start) >= piece.stop
-            ):
+            elif fill and not fill.closed and fill.present_stop(piece.start) >= piece.stop:
                 extents.append(
                     FileExtent(
                         base + piece.start,
@@ -304,7 +301,8 @@ class Cache:
         for _ in range(FILL_ATTEMPTS):
             file = await self._sealed_file(key.digest)
             if file is not None:
-                self._metrics.shard_lookup("hit", piece.stop - piece.start)
+                asker = "" if forwarded else info.uri
+                self._metrics.shard_lookup("hit", piece.stop - piece.start, asker)
                 return [FileExtent(base, key.size, file, 0, sealed=True)], True
             fill = self._fill(mounted, info, key, demand=True)
             found = "partial" if fill.present_stop(piece.start) > piece.start else "miss"

@@ -46,6 +46,8 @@ class FillTools:
     on_fill: Callable[[str, float], None]
     """Told how each fill ended ("sealed", "stale", "corrupt", "no_space", "failed", "dropped") and after
     how many seconds."""
+    on_bytes: Callable[[str, str, int], None]
+    """Told of each block that came: uri, where from ("peer", "origin"), bytes."""
 
 
 class Fill(ABC):
@@ -58,7 +60,7 @@ class Fill(ABC):
         self._tools = tools
         self._partial: Partial | None = None
         loop = asyncio.get_running_loop()
-        self._began_s = loop.time()
+        self.began_s = loop.time()
         self.sealed: asyncio.Future[OpenFile] = loop.create_future()
         """The finished file, or why there will be none."""
 
@@ -135,15 +137,18 @@ class Fill(ABC):
             target = Target((await self._file()).fd, file_offset)
             found = await self._from_peers(peers, want, target, flight)
             if found is not None:
+                self._tools.on_bytes(self.key.uri, "peer", length)
                 return found
         slots = self._tools.slots
         flight.ticket = slots.ask(demand=flight.demand)
         await slots.acquire(flight.ticket)
         try:
             target = Target((await self._file()).fd, file_offset)
-            return await self._mounted.for_asker(forwarded=flight.forwarded).fetch(want, target)
+            fetched = await self._mounted.for_asker(forwarded=flight.forwarded).fetch(want, target)
         finally:
             slots.release(flight.ticket)
+        self._tools.on_bytes(self.key.uri, "origin", length)
+        return fetched
 
     async def _file(self) -> OpenFile:
         """The file to write to; before it is needed the shard holds neither file nor space."""
@@ -206,7 +211,7 @@ class Fill(ABC):
         return InternalError(f"{type(error).__name__} while filling", uri=self.key.uri)
 
     def _told(self, outcome: str) -> None:
-        self._tools.on_fill(outcome, asyncio.get_running_loop().time() - self._began_s)
+        self._tools.on_fill(outcome, asyncio.get_running_loop().time() - self.began_s)
 
 
 class WholeFill(Fill):

@@ -1,5 +1,6 @@
 """The fills of this node: at most one for each shard, and not too many that nobody comes back to."""
 
+import asyncio
 from collections.abc import Iterator
 from functools import partial
 
@@ -25,6 +26,14 @@ class Fills:
         self._fills: dict[bytes, Fill] = {}
         self._bytes = 0
         self._sums: Recent[bytes, Sums] = Recent(SUMS_SHARDS)
+
+    def __len__(self) -> int:
+        """How many there are."""
+        return len(self._fills)
+
+    def clock(self) -> float:
+        """The time by which fills say when they began, in seconds."""
+        return asyncio.get_running_loop().time()
 
     def __iter__(self) -> Iterator[Fill]:
         """All of them, as they are now."""

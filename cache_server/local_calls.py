@@ -39,13 +39,15 @@ class LocalCalls:
 
     def touch(self, request: pb.LocalRequest) -> None:
         """Recency of what was read under a lease; has no reply."""
-        self.cache.touch(request.touch.uris[:URIS_MAX])
+        uris = request.touch.uris[:URIS_MAX]
+        self.cache.touch(uris)
+        self.metrics.reads.reused(uris)
 
     def open_now(self, request: pb.LocalRequest, files: list[OpenFile]) -> pb.LocalReply | None:
         """The warm path: an open answered from memory, or None: `open`."""
         ask = request.open
         opened = self.cache.open_now(ask.uri, ask.version, ask.offset, ask.length)
-        return pb.LocalReply(open=_open_to_pb(opened, files)) if opened is not None else None
+        return None if opened is None else pb.LocalReply(open=self._opened(ask, opened, files))
 
     async def hello(self, request: pb.LocalRequest, _: list[OpenFile]) -> pb.LocalReply:
         """Who is who, and which protocol both know."""
@@ -62,7 +64,7 @@ class LocalCalls:
         """Open a range of an object."""
         ask = request.open
         opened = await self.cache.open(ask.uri, ask.version, ask.offset, ask.length)
-        return pb.LocalReply(open=_open_to_pb(opened, files))
+        return pb.LocalReply(open=self._opened(ask, opened, files))
 
     async def open_many(self, request: pb.LocalRequest, files: list[OpenFile]) -> pb.LocalReply:
         """Open many small objects."""
@@ -70,23 +72,27 @@ class LocalCalls:
         _at_most(len(opens), OPENS_MAX, "opens")
         asks = [Ask(o.uri, o.version, o.offset, o.length) for o in opens]
         reply = pb.OpenManyReply()
-        for answer in await self.cache.open_many(asks):
+        for ask, answer in zip(opens, await self.cache.open_many(asks), strict=True):
             result = reply.results.add()
             if isinstance(answer, Opened):
-                result.open.CopyFrom(_open_to_pb(answer, files))
+                result.open.CopyFrom(self._opened(ask, answer, files))
             else:
                 result.error.CopyFrom(error_to_pb(answer))
         return pb.LocalReply(open_many=reply)
 
     async def stat(self, request: pb.LocalRequest, _: list[OpenFile]) -> pb.LocalReply:
         """Describe an object."""
-        return pb.LocalReply(stat=info_to_pb(await self.cache.stat(request.stat.uri)))
+        info = await self.cache.stat(request.stat.uri)
+        self.metrics.reads.described(info.uri)
+        return pb.LocalReply(stat=info_to_pb(info))
 
     async def stat_many(self, request: pb.LocalRequest, _: list[OpenFile]) -> pb.LocalReply:
         """Describe objects."""
         uris = request.stat_many.uris
         _at_most(len(uris), STATS_MAX, "uris")
         answers = await self.cache.stat_many(uris)
+        for uri in uris:
+            self.metrics.reads.described(uri)
         results = [stat_result_to_pb(answer) for answer in answers]
         return pb.LocalReply(stat_many=types_pb2.StatManyReply(results=results))
 
@@ -99,6 +105,8 @@ class LocalCalls:
             token=ask.page_token,
             page_size=min(ask.page_size or LIST_PAGE_MAX, LIST_PAGE_MAX),
         )
+        entries = len(page.objects) + len(page.common_prefixes)
+        self.metrics.reads.listed(ask.prefix, entries, begins=not ask.page_token)
         return pb.LocalReply(list=page_to_pb(page))
 
     async def prefetch(self, request: pb.LocalRequest, _: list[OpenFile]) -> pb.LocalReply:
@@ -112,9 +120,16 @@ class LocalCalls:
         state = await self.warmer.progress(ask.job_id, ask.wait_ms / 1000)
         return pb.LocalReply(warm_status=progress_to_pb(state))
 
-    async def status(self, _request: pb.LocalRequest, _: list[OpenFile]) -> pb.LocalReply:
+    def _opened(self, ask: pb.OpenRequest, opened: Opened, files: list[OpenFile]) -> pb.OpenReply:
+        if ask.length:
+            begins = not ask.version or not ask.offset
+            size = opened.covered(ask.offset, ask.length)
+            self.metrics.reads.opened(opened.info.uri, size, begins=begins)
+        return _open_to_pb(opened, files)
+
+    async def status(self, request: pb.LocalRequest, _: list[OpenFile]) -> pb.LocalReply:
         """How the server is."""
-        return pb.LocalReply(status=self.statuses.status())
+        return pb.LocalReply(status=self.statuses.status(brief=request.status.brief))
 
 
 Call = Callable[[LocalCalls, pb.LocalRequest, list[OpenFile]], Awaitable[pb.LocalReply]]

@@ -7,12 +7,10 @@ Everything that runs in the background lives in one TaskGroup (tasks.py).
 """
 
 import asyncio
-import gc
 import logging
-import resource
 import signal
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
@@ -37,11 +35,12 @@ from cache_server.cluster.wiring import (
 )
 from cache_server.config import Amount, HostPort, OriginConfig, ServerConfig
 from cache_server.config.memory import read_auto_memory_bytes
+from cache_server.core.money import Prices
 from cache_server.fill import FillTools
 from cache_server.grpc_server import GrpcServer
 from cache_server.local_calls import LocalCalls
 from cache_server.local_socket import LocalSocketServer
-from cache_server.metrics import Metrics
+from cache_server.metrics import Limit, Metrics
 from cache_server.metrics.members import MemberMetrics
 from cache_server.metrics.peers import PeerMetrics
 from cache_server.origins.posix import PosixOptions, PosixOrigin
@@ -54,6 +53,14 @@ from cache_server.store.options import CacheDir, Space, StoreEvents, StoreOption
 from cache_server.store.store import Store
 from cache_server.tasks import Tasks
 from cache_server.transient import Transient
+from cache_server.upkeep import (
+    calm_collector,
+    probe,
+    raise_open_files_limit,
+    remember,
+    scrub,
+    tend,
+)
 from cache_server.warm import Warmer
 from hotshard.core.blocks import Geometry
 from hotshard.core.members import State
@@ -62,14 +69,6 @@ log = logging.getLogger(__name__)
 
 LOOP_THREADS = 8  # for what the loop hands over: preads of gRPC reads, socket files, name look-ups
 FETCH_BUFFER_BYTES = 1 << 20  # what a fetch thread holds
-COLLECT_AFTER_OBJECTS = (
-    50_000  # a read's objects are some tens: garbage stays below some tens of MiB
-)
-TEND_INTERVAL_S = 1.0
-PROBE_INTERVAL_S = 30.0
-SCRUB_PAUSE_S = 1.0  # between two shards
-SCRUB_BYTES_PER_S = 32 << 20  # a terabyte in nine hours
-OPEN_FILES_MAX = 1 << 20
 
 
 class Node:
@@ -97,17 +96,18 @@ class Node:
         loop.set_default_executor(ThreadPoolExecutor(LOOP_THREADS, "hotshard"))
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self.stop)
-        _raise_open_files_limit()
+        raise_open_files_limit()
         async with AsyncExitStack() as stack:
             await self._open(stack)
-            _calm_collector()
+            calm_collector()
             await self._stop.wait()
             log.info("stopping")
 
     async def _open(self, stack: AsyncExitStack) -> None:
         """Open all parts; the stack closes them in reverse."""
         config = self._config
-        metrics = Metrics(self._version, [origin.prefix for origin in config.origins])
+        prefixes = [origin.prefix for origin in config.origins]
+        metrics = Metrics(self._version, prefixes, dataset_of=dataset_namer(prefixes))
         geometry = Geometry(config.shard_bytes, config.block_bytes)
         store = _store(config, geometry, metrics)
         await store.start()
@@ -130,16 +130,31 @@ class Node:
             entries_max=config.metadata_entries,
         )
         transient = Transient(
-            await self._transient_bytes(), geometry=geometry, slots=slots, spawn=tasks.spawn
+            await self._transient_bytes(),
+            geometry=geometry,
+            slots=slots,
+            spawn=tasks.spawn,
+            on_bytes=metrics.reads.moved,
         )
-        tools = FillTools(store, slots, geometry, tasks.spawn, metrics.fill)
+        tools = FillTools(store, slots, geometry, tasks.spawn, metrics.fill, metrics.reads.moved)
         cache = Cache(table, catalog, transient, tools, metrics)
         warmer = Warmer(cache, tasks.spawn)
-        parts = Parts(cache, store, slots, transient, warmer)
+        parts = Parts(
+            cache,
+            store,
+            slots,
+            transient,
+            warmer,
+            prices=_prices(config),
+            peers=events.reports,
+            limits=partial(_limits, mounted),
+        )
         statuses = Statuses(parts, metrics, self._version)
-        for upkeep in (_tend(store), _probe(store), _scrub(store)):
+        for upkeep in (tend(store), probe(store), scrub(store), remember(statuses)):
             tasks.spawn(upkeep)
-        await self._open_bulk(stack, cluster, BulkParts(cache, table, tasks, events))
+        await self._open_bulk(
+            stack, cluster, BulkParts(cache, table, tasks, events, metrics.reads.opened)
+        )
         await self._open_edges(stack, parts, statuses, metrics, tasks)
 
     async def _join(
@@ -351,40 +366,22 @@ async def _forget_who_left(found: Membership, peers: Peers) -> None:
         await peers.retain({member.id for member in view.members})
 
 
-async def _tend(store: Store) -> None:
-    """Give space back when others fill the file system."""
-    while True:
-        await asyncio.sleep(TEND_INTERVAL_S)
-        await store.tend()
+def _prices(config: ServerConfig) -> Prices:
+    """As the ledger takes them."""
+    given = config.prices
+    return Prices(
+        given.get_usd_per_1000,
+        given.head_usd_per_1000,
+        given.list_usd_per_1000,
+        given.origin_usd_per_gb,
+        given.cross_zone_usd_per_gb,
+    )
 
 
-async def _probe(store: Store) -> None:
-    """Take failed disks back when they work again."""
-    while True:
-        await asyncio.sleep(PROBE_INTERVAL_S)
-        await store.probe()
-
-
-async def _scrub(store: Store) -> None:
-    """Check sealed shards against their checksums, one after the other, slowly, for ever."""
-    while True:
-        size = await store.scrub_one()
-        await asyncio.sleep(max(SCRUB_PAUSE_S, size / SCRUB_BYTES_PER_S))
-
-
-def _calm_collector() -> None:
-    """Have garbage looked for less often, and never among what start-up made (the index above all).
-
-    With Python's own thresholds the collector takes a fifth of the CPU time of small cold reads.
-    """
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(COLLECT_AFTER_OBJECTS, 20, 50)
-
-
-def _raise_open_files_limit() -> None:
-    """Take as many open files as we may: each warm shard keeps one open."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = min(hard, OPEN_FILES_MAX) if hard != resource.RLIM_INFINITY else OPEN_FILES_MAX
-    if soft < wanted:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+def _limits(mounted: Sequence[Mounted]) -> dict[str, Limit]:
+    """How the S3 origins are paced; others are not."""
+    return {
+        m.origin.prefix: Limit(m.origin.pace.limit, m.origin.pace.waiting, m.origin.pace.slow_downs)
+        for m in mounted
+        if isinstance(m.origin, S3Origin)
+    }

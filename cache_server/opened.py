@@ -29,6 +29,13 @@ class Opened:
     range does, but is never empty for a range that has bytes. Empty for an empty range."""
     lease_s: float
 
+    def covered(self, offset: int, length: int) -> int:
+        """How many bytes of [offset, offset + length) this has."""
+        if not self.extents:
+            return 0
+        last = self.extents[-1]
+        return max(0, min(last.object_offset + last.length, offset + length) - offset)
+
 
 @dataclass(frozen=True, slots=True)
 class Ask:

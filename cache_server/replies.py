@@ -15,8 +15,8 @@ from hotshard.wire import error_to_pb, info_to_pb
 class Statuses(Protocol):
     """Who knows how the server is."""
 
-    def status(self) -> types_pb2.StatusReply:
-        """Everything, now."""
+    def status(self, *, brief: bool = False) -> types_pb2.StatusReply:
+        """Everything, now; `brief`: without the counters."""
 
 
 def stat_result_to_pb(answer: ObjectInfo | HotshardError) -> types_pb2.StatResult:

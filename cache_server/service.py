@@ -133,7 +133,10 @@ class CacheService(cache_pb2_grpc.CacheServicer):
         """Describe an object."""
         async with self._answer("Stat", context):
             forwarded = self._forwarded(context)
-            return info_to_pb(await self._cache.stat(request.uri, forwarded=forwarded))
+            info = await self._cache.stat(request.uri, forwarded=forwarded)
+            if not forwarded:
+                self._metrics.reads.described(info.uri)
+            return info_to_pb(info)
 
     async def StatMany(
         self, request: types_pb2.StatManyRequest, context: Context
@@ -141,6 +144,8 @@ class CacheService(cache_pb2_grpc.CacheServicer):
         """Describe objects, each answer an object or its error."""
         async with self._answer("StatMany", context):
             answers = await self._cache.stat_many(_uris(request.uris))
+            for uri in request.uris:
+                self._metrics.reads.described(uri)
             return types_pb2.StatManyReply(
                 results=[stat_result_to_pb(answer) for answer in answers]
             )
@@ -161,6 +166,9 @@ class CacheService(cache_pb2_grpc.CacheServicer):
                     forwarded=forwarded,
                 )
                 await self._write(context, page_to_pb(page))
+                if not forwarded:
+                    entries = len(page.objects) + len(page.common_prefixes)
+                    self._metrics.reads.listed(request.prefix, entries, begins=not token)
                 token, last = page.next_token, not page.next_token
 
     async def Read(  # type: ignore[override] # a coroutine that writes, see above
@@ -228,7 +236,7 @@ class CacheService(cache_pb2_grpc.CacheServicer):
     ) -> types_pb2.StatusReply:
         """How the server is."""
         async with self._answer("Status", context):
-            return self._statuses.status()
+            return self._statuses.status(brief=request.brief)
 
     async def Explain(self, request: pb.ExplainRequest, context: Context) -> pb.ExplainReply:
         """What is known of an object, and where it is."""
@@ -314,6 +322,11 @@ class CacheService(cache_pb2_grpc.CacheServicer):
             reply.data = data
             await self._write(context, reply)
             self._metrics.sent("grpc", len(data))
+            if not forwarded:
+                begins = position == request.offset + len(data) and not (
+                    request.version and request.offset
+                )
+                self._metrics.reads.opened(info.uri, len(data), begins=begins)
             reply = pb.ReadReply()
         if reply.HasField("object"):
             await self._write(context, reply)

@@ -8,6 +8,7 @@ hold theirs for one request at a time, so what they hold is bounded by the numbe
 
 import os
 from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from cache_server.flight import Flights, Spawn
@@ -35,8 +36,16 @@ class Transient:
     """Blocks in memory. Use from the event loop only."""
 
     def __init__(
-        self, budget_bytes: int, *, geometry: Geometry, slots: FetchSlots, spawn: Spawn
+        self,
+        budget_bytes: int,
+        *,
+        geometry: Geometry,
+        slots: FetchSlots,
+        spawn: Spawn,
+        on_bytes: Callable[[str, str, int], None],
     ) -> None:
+        """`on_bytes`: as that of FillTools."""
+        self._on_bytes = on_bytes
         self._budget_bytes = budget_bytes
         self._geometry = geometry
         self._slots = slots
@@ -96,14 +105,16 @@ class Transient:
     ) -> OpenFile:
         writable = OpenFile(os.memfd_create("hotshard", os.MFD_CLOEXEC))
         target = Target(writable.fd, 0)
-        peers = mounted.peers
+        peers, source = mounted.peers, "peer"
         if peers is None or not await peers.fetch(want, target, forwarded=forwarded, demand=True):
+            source = "origin"
             ticket = self._slots.ask(demand=True)
             await self._slots.acquire(ticket)
             try:
                 await mounted.for_asker(forwarded=forwarded).fetch(want, target)
             finally:
                 self._slots.release(ticket)
+        self._on_bytes(want.info.uri, source, want.length)
         # Readers get a descriptor that cannot write: it goes to other processes.
         return OpenFile(os.open(f"/proc/self/fd/{writable.fd}", os.O_RDONLY | os.O_CLOEXEC))
 

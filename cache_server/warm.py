@@ -50,8 +50,9 @@ class WarmState:
 class _Job:
     """One warm-up and its plan."""
 
-    def __init__(self, job_id: str) -> None:
+    def __init__(self, job_id: str, uris: list[str]) -> None:
         self.job_id = job_id
+        self.uris = uris
         self.listing = True
         self.done = False
         self.resident_objects = 0
@@ -139,6 +140,10 @@ class Warmer:
         """How many jobs are under way."""
         return sum(not job.done for job in self._jobs.values())
 
+    def jobs(self) -> list[tuple[WarmState, list[str]]]:
+        """The jobs under way, with what they are to load."""
+        return [(job.state(), job.uris) for job in self._jobs.values() if not job.done]
+
     def start(self, uris: Sequence[str]) -> str:
         """Begin to make objects, and prefixes (uris that end in "/"), resident; return the job's id.
 
@@ -151,9 +156,9 @@ class Warmer:
         self._forget_finished()
         if len(self._jobs) >= JOBS_MAX:
             raise Overloaded(f"{JOBS_MAX} warm-ups run already", retry_after_s=5.0)
-        job = _Job(uuid.uuid4().hex)
+        job = _Job(uuid.uuid4().hex, list(uris))
         self._jobs[job.job_id] = job
-        self._spawn(self._run(job, list(uris)))
+        self._spawn(self._run(job))
         return job.job_id
 
     async def progress(self, job_id: str, wait_s: float) -> WarmState:
@@ -174,13 +179,13 @@ class Warmer:
                 pass
         return job.state()
 
-    async def _run(self, job: _Job, uris: Sequence[str]) -> None:
+    async def _run(self, job: _Job) -> None:
         found: asyncio.Queue[ObjectInfo | None] = asyncio.Queue(OBJECTS_IN_FLIGHT)
         try:
             async with asyncio.TaskGroup() as group:
                 for _ in range(OBJECTS_IN_FLIGHT):
                     group.create_task(self._fetch(job, found))
-                await self._plan(job, uris, found)
+                await self._plan(job, found)
             await job.recount(self._cache)
         except Exception as error:  # a defect must end the job, not leave its caller waiting
             log.exception("warm-up %s", job.job_id)
@@ -190,10 +195,8 @@ class Warmer:
             job.done = True
             job.notify()
 
-    async def _plan(
-        self, job: _Job, uris: Sequence[str], found: "asyncio.Queue[ObjectInfo | None]"
-    ) -> None:
-        for uri in uris:
+    async def _plan(self, job: _Job, found: "asyncio.Queue[ObjectInfo | None]") -> None:
+        for uri in job.uris:
             try:
                 async for info in self._objects(uri):
                     job.plan(info, (key.digest for key in self._cache.shard_keys(info)))

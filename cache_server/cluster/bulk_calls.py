@@ -8,6 +8,7 @@ answered as a local reader would be.
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field, replace
+from typing import Protocol
 
 from cache_server.cache import Cache
 from cache_server.opened import Opened
@@ -50,6 +51,17 @@ class Identity:
     view: Callable[[], int] = field(default=lambda: 0)
 
 
+class OnRead(Protocol):
+    """Told what readers that are no members are given; `begins`: they do not go on with a read."""
+
+    def __call__(self, uri: str, size: int, *, begins: bool) -> None:
+        """A reader was given so many bytes of an object."""
+
+
+def _unheard(uri: str, size: int, *, begins: bool) -> None:
+    """Nobody is told."""
+
+
 class BulkCalls:
     """Answers requests. Use from the event loop only."""
 
@@ -58,8 +70,18 @@ class BulkCalls:
         cache: Cache,
         identity: Identity,
         whole: Callable[[ObjectInfo], Awaitable[Checksum | None]],
+        on_read: OnRead = _unheard,
     ) -> None:
+        """Make it.
+
+        Args:
+            cache: what answers.
+            identity: who this node is.
+            whole: the origin's checksum of an object.
+            on_read: told what is read.
+        """
         self._cache = cache
+        self._on_read = on_read
         self._identity = identity
         self._whole = whole
         self._cluster = wire.cluster_id(identity.cluster)
@@ -94,6 +116,9 @@ class BulkCalls:
             opened = await self._cache.open(
                 request.uri, request.version, request.offset, request.length
             )
+            begins = not request.version or not request.offset
+            covered = opened.covered(request.offset, request.length)
+            self._on_read(opened.info.uri, covered, begins=begins)
             return await self._answer(request, opened)
         info = _info(request)
         here = await self._cache.open_cached(info, request.offset, request.length)

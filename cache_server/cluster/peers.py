@@ -233,7 +233,7 @@ class Peers:
         """Around one request: lets it through or not, draws the conclusions, counts."""
         began = time.monotonic()
         if not link.breakers[path].allows(began):
-            self._events.peer_request(path, "open", 0.0)
+            self._events.peer_request(link.peer.id, path, "open", 0.0)
             raise PeerFailed("open")
         outcome, alive = "cancelled", False
         try:
@@ -266,7 +266,7 @@ class Peers:
             raise error.error from error
         finally:
             self._conclude(link, path, alive=alive, outcome=outcome)
-            self._events.peer_request(path, outcome, time.monotonic() - began)
+            self._events.peer_request(link.peer.id, path, outcome, time.monotonic() - began)
 
     def _conclude(self, link: _Link, path: str, *, alive: bool, outcome: str) -> None:
         breaker, now = link.breakers[path], time.monotonic()

@@ -38,7 +38,7 @@ class Placement(Protocol):
 class PeerEvents(Protocol):
     """Who counts what happens between members (cache_server.metrics.peers)."""
 
-    def peer_request(self, path: str, outcome: str, seconds: float) -> None:
+    def peer_request(self, peer: str, path: str, outcome: str, seconds: float) -> None:
         """A member was asked, over "bulk" or "grpc"."""
 
     def peer_received(self, peer: str, zone: str, size: int) -> None:

@@ -12,7 +12,7 @@ import grpc
 
 from cache_server.cache import Cache
 from cache_server.cluster.blocks import ClusterBlocks
-from cache_server.cluster.bulk_calls import BulkCalls, Identity
+from cache_server.cluster.bulk_calls import BulkCalls, Identity, OnRead
 from cache_server.cluster.bulk_client import BulkOptions
 from cache_server.cluster.bulk_server import BulkServer
 from cache_server.cluster.grpc_peer import GrpcOptions
@@ -107,6 +107,7 @@ class BulkParts:
     table: OriginTable
     tasks: Tasks
     events: PeerMetrics
+    on_read: OnRead
 
 
 async def open_bulk(
@@ -120,7 +121,7 @@ async def open_bulk(
     Raises:
         ConfigError: the address is not to be had, or the certificate is no good.
     """
-    calls = BulkCalls(parts.cache, identity, _whole_from(parts.table))
+    calls = BulkCalls(parts.cache, identity, _whole_from(parts.table), parts.on_read)
     context = await asyncio.to_thread(_server_context, tls)
     server = BulkServer(listen.host, listen.port, calls, parts.events, tls=context)
     await server.start()

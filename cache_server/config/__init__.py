@@ -10,6 +10,7 @@ from cache_server.config.model import (
     LocalSocketConfig,
     LogConfig,
     OriginConfig,
+    PricesConfig,
     ServerConfig,
     TlsConfig,
 )
@@ -28,6 +29,7 @@ __all__ = [
     "LocalSocketConfig",
     "LogConfig",
     "OriginConfig",
+    "PricesConfig",
     "ServerConfig",
     "TlsConfig",
     "default_paths",

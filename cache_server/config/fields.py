@@ -136,6 +136,7 @@ MemoryBytes = Annotated[
 ]
 Slots = Annotated[int, AfterValidator(_slots)]
 Seconds = Annotated[float, Field(gt=0, le=86400)]
+Price = Annotated[float, Field(ge=0, le=1_000_000)]
 Uid = Annotated[int, Field(ge=0, lt=1 << 32)]
 Text = Annotated[str, Field(min_length=1)]
 Endpoint = Annotated[Text | None, BeforeValidator(_endpoint)]

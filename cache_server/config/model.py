@@ -21,6 +21,7 @@ from cache_server.config.fields import (
     OptionalListen,
     Path,
     Prefix,
+    Price,
     Seconds,
     Section,
     ShardBytes,
@@ -218,6 +219,27 @@ class LogConfig(Section):
     """One line for people, or one JSON object, per event."""
 
 
+class PricesConfig(Section):
+    """What the requests and bytes that the cache saves are worth: for the figures of money alone.
+
+    The defaults are the public list prices of S3 Standard in us-east-1 as they were in 2025: nothing for
+    bytes from S3 to EC2 within a region, and one cent per GB and direction between availability zones. Set
+    them to what you pay. Origins that are no S3 have no prices.
+    """
+
+    get_usd_per_1000: Price = 0.0004
+    """1,000 GET requests."""
+    head_usd_per_1000: Price = 0.0004
+    """1,000 HEAD requests."""
+    list_usd_per_1000: Price = 0.005
+    """1,000 LIST requests."""
+    origin_usd_per_gb: Price = 0.0
+    """A gigabyte (10^9 bytes) from the origin: what a NAT gateway, another region or a storage class with
+    retrieval fees costs."""
+    cross_zone_usd_per_gb: Price = 0.02
+    """A gigabyte between members of different zones, both directions of it together."""
+
+
 class ServerConfig(Section):
     """Everything the server can be told."""
 
@@ -246,6 +268,7 @@ class ServerConfig(Section):
     local_socket: LocalSocketConfig
     fetch: FetchConfig = FetchConfig()
     log: LogConfig = LogConfig()
+    prices: PricesConfig = PricesConfig()
 
     @model_validator(mode="after")
     def _agrees(self) -> "ServerConfig":

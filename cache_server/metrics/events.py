@@ -25,6 +25,8 @@ from prometheus_client import (
     generate_latest,
 )
 
+from cache_server.core.money import VERBS, Usage
+from cache_server.metrics.reads import ReadMetrics
 from cache_server.metrics.state import State, StateCollector
 from hotshard.core.errors import BY_CODE, code_name
 
@@ -42,7 +44,6 @@ METHODS = {
 }
 CODES = ("ok", "cancelled", *(name.lower() for name in BY_CODE))
 LOOKUPS = ("hit", "partial", "miss")
-VERBS = ("GET", "HEAD", "LIST")
 ORIGIN_OUTCOMES = (*CODES, "retry")
 FILL_OUTCOMES = ("sealed", "stale", "corrupt", "no_space", "failed", "dropped")
 EVICTION_REASONS = ("space", "asked", "missing", "duplicate")
@@ -62,6 +63,7 @@ class Metrics:
         version: str,
         origins: Iterable[str] = (),
         clock: Callable[[], float] = time.perf_counter,
+        dataset_of: Callable[[str], str] = lambda _uri: "",
     ) -> None:
         # They would put a second series beside each counter, of no use to anybody.
         disable_created_metrics()  # type: ignore[no-untyped-call]
@@ -75,7 +77,9 @@ class Metrics:
         build.labels(version, platform.python_version()).set(1)
         self._make_request_metrics(registry)
         self._make_read_metrics(registry)
-        self._make_origin_metrics(registry, origins)
+        names = list(origins)
+        self.reads = ReadMetrics(registry, names, dataset_of)
+        self._make_origin_metrics(registry, names)
         self._make_store_metrics(registry)
         registry.register(self._collector)
 
@@ -126,11 +130,18 @@ class Metrics:
 
     # -- the read path -----------------------------------------------------------------------------
 
-    def shard_lookup(self, result: str, size: int) -> None:
-        """`size` bytes of a shard were asked for; `result` is one of LOOKUPS."""
+    def shard_lookup(self, result: str, size: int, uri: str = "") -> None:
+        """`size` bytes of a shard were asked for; `result` is one of LOOKUPS; `uri`: for a reader."""
         count, asked_bytes = self._lookup_children[result]
         count.inc()
         asked_bytes.inc(size)
+        self._asked[result] += size
+        if uri and result == "hit":
+            self.reads.moved(uri, "local", size)
+
+    def asked_bytes(self) -> tuple[int, int]:
+        """Of what was asked for: bytes that were found sealed, and all."""
+        return self._asked["hit"], sum(self._asked.values())
 
     def fill(self, outcome: str, seconds: float) -> None:
         """A fill ended in one of FILL_OUTCOMES, so long after it began."""
@@ -146,6 +157,17 @@ class Metrics:
         self._origin_request_children[origin, verb, outcome].inc()
         self._origin_second_children[origin, verb].observe(seconds)
         self._origin_byte_children[origin].inc(payload_bytes)
+        spent = self._spent[origin]
+        spent[verb] += 1
+        spent["bytes"] += payload_bytes
+
+    def spent(self, origins: Iterable[str]) -> Usage:
+        """What was asked of some origins; every try counts, whether or not it was answered."""
+        counted = [self._spent[origin] for origin in origins if origin in self._spent]
+        return Usage(
+            requests={verb: sum(each[verb] for each in counted) for verb in VERBS},
+            origin_bytes=sum(each["bytes"] for each in counted),
+        )
 
     # -- the store ---------------------------------------------------------------------------------
 
@@ -213,6 +235,7 @@ class Metrics:
         self._lookup_children = {
             result: (lookups.labels(result), lookup_bytes.labels(result)) for result in LOOKUPS
         }
+        self._asked = dict.fromkeys(LOOKUPS, 0)
         self._fills = _counter(registry, "fills", "Fills of shards that ended.", "outcome")
         self._fill_seconds = _histogram(
             registry,
@@ -223,7 +246,7 @@ class Metrics:
         for outcome in FILL_OUTCOMES:
             self._fills.labels(outcome)
 
-    def _make_origin_metrics(self, registry: CollectorRegistry, origins: Iterable[str]) -> None:
+    def _make_origin_metrics(self, registry: CollectorRegistry, names: Sequence[str]) -> None:
         requests = _counter(
             registry,
             "origin_requests",
@@ -243,7 +266,7 @@ class Metrics:
         received = _counter(
             registry, "origin_received_bytes", "Payload received from origins.", "origin"
         )
-        names = list(origins)
+        self._spent = {origin: dict.fromkeys((*VERBS, "bytes"), 0.0) for origin in names}
         self._origin_request_children = {
             (origin, verb, outcome): requests.labels(origin, verb, outcome)
             for origin in names

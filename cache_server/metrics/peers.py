@@ -1,7 +1,10 @@
 """The metrics of a node in a cluster: what it asks of members, and what they ask of its bulk port.
 
-Only bytes and breakers have a series per member; they end when the member leaves.
+Only bytes, latency and breakers have a series per member; they end when the member leaves.
 """
+
+from collections import Counter as Counts
+from dataclasses import dataclass
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
@@ -14,8 +17,26 @@ PEER_OUTCOMES = (
     *("not_cached", "wrong_cluster", "forged", "malformed"),
     *(name.lower() for name in BY_CODE),
 )
+FAILURES = {"unreachable", "broken", "mismatch", "wrong_cluster", "forged", "malformed"}
+"""What speaks against a member; it counts as slow or dead."""
 REFUSALS = ("malformed", "slow", "connections", "handshake", "internal")
+AVERAGE_WEIGHT = 0.1
+"""Of the newest request in the moving average."""
 _BUCKETS_S = (0.000_25, 0.001, 0.002_5, 0.01, 0.025, 0.1, 0.25, 1.0, 2.5, 10.0, 60.0)
+
+
+@dataclass(slots=True)
+class PeerReport:
+    """What this node finds of another member, since it is known."""
+
+    id: str
+    zone: str = ""
+    latency_s: float = 0.0
+    """A moving average over its requests that were answered."""
+    requests: int = 0
+    failures: int = 0
+    left_alone: bool = False
+    received_bytes: int = 0
 
 
 class PeerMetrics:
@@ -38,6 +59,12 @@ class PeerMetrics:
             registry=registry,
             buckets=_BUCKETS_S,
         )
+        self._latency = Gauge(
+            "hotshard_peer_latency_seconds",
+            "Time of a request to a member, as a moving average.",
+            ["peer"],
+            registry=registry,
+        )
         self._breakers = Gauge(
             "hotshard_peer_breaker_open",
             "1 while a member is left alone because it did not answer.",
@@ -59,6 +86,8 @@ class PeerMetrics:
         self._connections = Gauge(
             "hotshard_bulk_connections", "Connections to the bulk port.", registry=registry
         )
+        self._reports: dict[str, PeerReport] = {}
+        self._gone_bytes: Counts[str] = Counts()  # zone -> received from members that have left
         for path in PATHS:
             self._seconds.labels(path)
             for outcome in PEER_OUTCOMES:
@@ -72,14 +101,36 @@ class PeerMetrics:
 
     # -- asking ------------------------------------------------------------------------------------
 
-    def peer_request(self, path: str, outcome: str, seconds: float) -> None:
+    def peer_request(self, peer: str, path: str, outcome: str, seconds: float) -> None:
         """A member was asked."""
         self._requests.labels(path, outcome).inc()
         self._seconds.labels(path).observe(seconds)
+        report = self._report(peer)
+        report.requests += 1
+        if outcome == "ok":
+            weight = AVERAGE_WEIGHT if report.latency_s else 1.0
+            report.latency_s += weight * (seconds - report.latency_s)
+            self._latency.labels(peer).set(report.latency_s)
+        elif outcome in FAILURES:
+            report.failures += 1
 
     def peer_received(self, peer: str, zone: str, size: int) -> None:
         """Payload came from a member, and was right."""
         self._received.labels(peer, zone).inc(size)
+        report = self._report(peer)
+        report.zone = zone
+        report.received_bytes += size
+
+    def reports(self) -> list[PeerReport]:
+        """What is known of each member, and of all who have left, by zone, as one without an id."""
+        gone = [PeerReport("", zone, received_bytes=n) for zone, n in self._gone_bytes.items()]
+        return [*self._reports.values(), *gone]
+
+    def _report(self, peer: str) -> PeerReport:
+        report = self._reports.get(peer)
+        if report is None:
+            report = self._reports[peer] = PeerReport(peer)
+        return report
 
     def peer_hedged(self, *, won: bool) -> None:
         """A second member was asked."""
@@ -88,10 +139,19 @@ class PeerMetrics:
     def peer_breaker(self, peer: str, *, is_open: bool) -> None:
         """A member's circuit breaker changed."""
         self._breakers.labels(peer).set(is_open)
+        self._report(peer).left_alone = is_open
 
     def peer_gone(self, peer: str, zone: str) -> None:
         """A member has left: its series end."""
-        for family, labels in ((self._received, (peer, zone)), (self._breakers, (peer,))):
+        report = self._reports.pop(peer, None)
+        if report is not None:
+            self._gone_bytes[zone] += report.received_bytes
+        families = (
+            (self._received, (peer, zone)),
+            (self._breakers, (peer,)),
+            (self._latency, (peer,)),
+        )
+        for family, labels in families:
             if labels in family._metrics:  # noqa: SLF001 - remove() of what is not there raises
                 family.remove(*labels)
 

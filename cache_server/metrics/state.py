@@ -3,12 +3,14 @@
 The node puts a `State` together from the parts' own reports; nothing is counted twice, so nothing drifts.
 """
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Protocol
 
-from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
+
+from cache_server.core.money import Ledger
 
 PRIORITIES = ("demand", "prefetch")
 DATASETS_MAX = 200
@@ -41,6 +43,10 @@ class Disk(Protocol):
     @property
     def partial_bytes(self) -> int:
         """Of it, by shards not yet sealed."""
+
+    @property
+    def free_bytes(self) -> int:
+        """Of the file system."""
 
     @property
     def shards(self) -> int:
@@ -88,6 +94,17 @@ class Slots(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class Limit:
+    """How an origin is paced."""
+
+    requests: int
+    """That may run at one time."""
+    waiting: int
+    slow_downs: int
+    """How often it asked for fewer, since the start."""
+
+
+@dataclass(frozen=True, slots=True)
 class State:
     """What is, at one moment."""
 
@@ -97,6 +114,10 @@ class State:
     memory_used_bytes: int = 0
     memory_limit_bytes: int = 0
     warm_jobs: int = 0
+    fills_running: int = 0
+    limits: Mapping[str, Limit] = field(default_factory=dict)
+    """By origin."""
+    ledger: Ledger = field(default_factory=Ledger)
     ready: bool = False
 
 
@@ -113,9 +134,12 @@ class StateCollector(Collector):
         yield _value("warm_jobs", "Warm-ups under way.", state.warm_jobs)
         yield _value("memory_used_bytes", "Of the memory budget, taken.", state.memory_used_bytes)
         yield _value("memory_limit_bytes", "The memory budget.", state.memory_limit_bytes)
+        yield _value("fills_running", "Shards being filled.", state.fills_running)
         yield from _slot_metrics(state.slots)
+        yield from _limit_metrics(state.limits)
         yield from _disk_metrics(state.disks)
         yield from _dataset_metrics(state.datasets)
+        yield from _money_metrics(state.ledger)
 
 
 def _slot_metrics(slots: Slots | None) -> Iterator[Metric]:
@@ -129,12 +153,49 @@ def _slot_metrics(slots: Slots | None) -> Iterator[Metric]:
     yield waiting
 
 
+def _limit_metrics(limits: Mapping[str, Limit]) -> Iterator[Metric]:
+    allowed = _family(
+        "origin_limit",
+        "Requests to an origin that may run now; falls when it slows down.",
+        "origin",
+    )
+    waiting = _family("origin_waiting", "Requests to an origin that wait for the limit.", "origin")
+    slow_downs = CounterMetricFamily(
+        "hotshard_origin_slow_downs", "Times an origin asked for fewer requests.", labels=["origin"]
+    )
+    for origin, limit in limits.items():
+        allowed.add_metric([origin], limit.requests)
+        waiting.add_metric([origin], limit.waiting)
+        slow_downs.add_metric([origin], limit.slow_downs)
+    yield from (allowed, waiting, slow_downs)
+
+
+def _money_metrics(ledger: Ledger) -> Iterator[Metric]:
+    yield _total(
+        "cross_zone_bytes",
+        "Payload received from members of other zones.",
+        ledger.spent.cross_zone_bytes,
+    )
+    yield _total(
+        "direct_usd",
+        "What reads would have cost without a cache, at the configured prices; a lower bound.",
+        ledger.direct_usd,
+    )
+    yield _total("spent_usd", "What reads did cost, at the configured prices.", ledger.spent_usd)
+    yield _value(
+        "saved_usd",
+        "direct_usd less spent_usd; of a cluster, only the sum over its nodes has a meaning.",
+        ledger.saved_usd,
+    )
+
+
 def _disk_metrics(disks: Sequence[Disk]) -> Iterator[Metric]:
     up = _family("disk_up", "1 while a cache dir is in use, 0 while it is left out.", "disk")
     capacity = _family("disk_capacity_bytes", "What a cache dir may hold.", "disk")
     limit = _family("disk_limit_bytes", "What it may hold now, the free-space floor kept.", "disk")
     used = _family("disk_used_bytes", "What it holds.", "disk")
     partial = _family("disk_partial_bytes", "What it holds in shards not yet sealed.", "disk")
+    free = _family("disk_free_bytes", "What is free on its file system.", "disk")
     shards = _family("disk_sealed_shards", "Sealed shards in a cache dir.", "disk")
     for disk in disks:
         up.add_metric([disk.path], disk.state == "ready")
@@ -142,8 +203,9 @@ def _disk_metrics(disks: Sequence[Disk]) -> Iterator[Metric]:
         limit.add_metric([disk.path], disk.limit_bytes)
         used.add_metric([disk.path], disk.used_bytes)
         partial.add_metric([disk.path], disk.partial_bytes)
+        free.add_metric([disk.path], disk.free_bytes)
         shards.add_metric([disk.path], disk.shards)
-    yield from (up, capacity, limit, used, partial, shards)
+    yield from (up, capacity, limit, used, partial, free, shards)
 
 
 def _dataset_metrics(datasets: Sequence[Dataset]) -> Iterator[Metric]:
@@ -163,6 +225,10 @@ def _dataset_metrics(datasets: Sequence[Dataset]) -> Iterator[Metric]:
 
 def _family(name: str, text: str, label: str) -> GaugeMetricFamily:
     return GaugeMetricFamily(f"hotshard_{name}", text, labels=[label])
+
+
+def _total(name: str, text: str, value: float) -> CounterMetricFamily:
+    return CounterMetricFamily(f"hotshard_{name}", text, value=value)
 
 
 def _value(name: str, text: str, value: float) -> GaugeMetricFamily:

@@ -16,11 +16,18 @@ class Pace:
         self._aimd = Aimd(most)
         self._running = 0
         self._waiting: deque[asyncio.Future[None]] = deque()
+        self.slow_downs = 0
+        """How often there were too many."""
 
     @property
     def limit(self) -> int:
         """How many may run now."""
         return self._aimd.limit
+
+    @property
+    def waiting(self) -> int:
+        """How many wait for a turn."""
+        return len(self._waiting)
 
     @asynccontextmanager
     async def turn(self) -> AsyncIterator[None]:
@@ -41,6 +48,7 @@ class Pace:
 
     def slowed_down(self) -> None:
         """A request was refused because there are too many."""
+        self.slow_downs += 1
         self._aimd.slowed_down(time.monotonic())
 
     async def _wait(self) -> None:

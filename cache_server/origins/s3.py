@@ -78,7 +78,7 @@ class S3Origin:
         self._client = S3Client(options, self._bucket)
         self._backoff = Backoff(attempts=options.attempts)
         self._budget = RetryBudget()
-        self._pace = Pace(options.concurrency)
+        self._pace = self.pace = Pace(options.concurrency)
         self._reactors = [Reactor(f"s3-{number}") for number in range(_reactor_count())]
         self._engines: list[Engine] = []  # one per reactor; none: aiobotocore does everything
         self._resolved = False

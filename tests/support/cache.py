@@ -72,9 +72,15 @@ async def cache_world(
                 entries_max=10_000,
             )
             transient = Transient(
-                memory_bytes, geometry=GEOMETRY, slots=fetch_slots, spawn=tasks.spawn
+                memory_bytes,
+                geometry=GEOMETRY,
+                slots=fetch_slots,
+                spawn=tasks.spawn,
+                on_bytes=metrics.reads.moved,
             )
-            tools = FillTools(store, fetch_slots, GEOMETRY, tasks.spawn, metrics.fill)
+            tools = FillTools(
+                store, fetch_slots, GEOMETRY, tasks.spawn, metrics.fill, metrics.reads.moved
+            )
             cache = Cache(table, catalog, transient, tools, metrics)
             yield CacheWorld(cache, origin, store, Warmer(cache, tasks.spawn), metrics, tasks)
             await tasks.cancel()

@@ -124,9 +124,13 @@ async def member(
             entries_max=10_000,
         )
         transient = Transient(
-            4 * geometry.block_bytes, geometry=geometry, slots=slots, spawn=tasks.spawn
+            4 * geometry.block_bytes,
+            geometry=geometry,
+            slots=slots,
+            spawn=tasks.spawn,
+            on_bytes=metrics.reads.moved,
         )
-        tools = FillTools(store, slots, geometry, tasks.spawn, metrics.fill)
+        tools = FillTools(store, slots, geometry, tasks.spawn, metrics.fill, metrics.reads.moved)
         cache = Cache(table, catalog, transient, tools, metrics)
         identity = Identity(
             cluster=cluster,

@@ -6,26 +6,48 @@ Threads count into a `Tally` of their own, so that none waits for another; `rend
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterable, Mapping
+from typing import NamedTuple
 
 from hotshard.mount.codec import name_of
 
 BUCKETS_S = (0.00005, 0.0001, 0.0005, 0.001, 0.01, 0.1, 1.0, 10.0)
 
-HELP = {
-    "hotshard_mount_requests_total": "Requests of the kernel, by opcode",
-    "hotshard_mount_errors_total": "Requests answered with an error, by opcode and errno",
-    "hotshard_mount_opens_total": "Files opened, by mode (passthrough, cached)",
-    "hotshard_mount_read_bytes_total": "Bytes read through us; passthrough reads do not come by",
-    "hotshard_mount_seconds": "Time from taking a request to its answer, by opcode",
-    "hotshard_mount_in_flight": "Requests being worked on",
-    "hotshard_mount_inodes": "Inodes the kernel holds",
-    "hotshard_mount_handles": "Open files and directories",
-    "hotshard_mount_cached_files": "Open files of the cache kept for reuse",
-    "hotshard_mount_reader_restarts_total": "Readers started after the first",
-    "hotshard_mount_resent_requests_total": "Requests carried out again after a reader died",
-    "hotshard_mount_passthrough": "1: the kernel reads complete files by itself",
-    "hotshard_mount_info": "What is mounted",
+SECONDS = "hotshard_mount_request_duration_seconds"
+
+
+class About(NamedTuple):
+    """What a metric is."""
+
+    text: str
+    labels: tuple[str, ...] = ()
+
+
+ABOUT = {
+    "hotshard_mount_requests_total": About("Requests of the kernel.", ("opcode",)),
+    "hotshard_mount_errors_total": About("Requests answered with an error.", ("opcode", "errno")),
+    "hotshard_mount_opens_total": About("Files opened.", ("mode",)),
+    "hotshard_mount_read_bytes_total": About(
+        "Bytes read through the mount's process; passthrough reads do not come by."
+    ),
+    SECONDS: About("Time from taking a request to its answer.", ("opcode",)),
+    "hotshard_mount_in_flight": About("Requests being worked on."),
+    "hotshard_mount_inodes": About("Inodes that the kernel holds."),
+    "hotshard_mount_handles": About("Open files and directories."),
+    "hotshard_mount_cached_files": About("Open files of the cache, kept for reuse."),
+    "hotshard_mount_reader_restarts_total": About("Readers started after the first."),
+    "hotshard_mount_resent_requests_total": About(
+        "Requests carried out again after a reader died."
+    ),
+    "hotshard_mount_passthrough": About("1 while the kernel reads complete files by itself."),
+    "hotshard_mount_info": About("What is mounted, always 1.", ("mode", "target", "uri")),
 }
+"""Every metric, with its labels."""
+
+
+_FROM_THE_START = [
+    (name,) for name, about in ABOUT.items() if name.endswith("_total") and not about.labels
+]
+"""So that the rate over the first event is right."""
 
 
 class Tally:
@@ -56,7 +78,7 @@ class Tally:
 
 def render(tallies: Iterable[Tally], gauges: Mapping[tuple[str, ...], float]) -> str:
     """The Prometheus text."""
-    counts: Counter[tuple[str, ...]] = Counter()
+    counts: Counter[tuple[str, ...]] = Counter(dict.fromkeys(_FROM_THE_START, 0))
     times: dict[str, list[int]] = {}
     spent: dict[str, float] = {}
     for tally in list(tallies):
@@ -69,15 +91,17 @@ def render(tallies: Iterable[Tally], gauges: Mapping[tuple[str, ...], float]) ->
     samples: dict[str, list[str]] = {}
     for name, buckets in times.items():
         counts["hotshard_mount_requests_total", "opcode", name] = sum(buckets)
-    for key, value in sorted([*counts.items(), *gauges.items()]):
+    for key, value in sorted({**counts, **gauges}.items()):
         samples.setdefault(key[0], []).append(f"{key[0]}{_labels(key[1:])} {value:g}")
     for name in sorted(times):
-        samples.setdefault("hotshard_mount_seconds", []).extend(
-            _histogram(name, times[name], spent[name])
-        )
+        samples.setdefault(SECONDS, []).extend(_histogram(name, times[name], spent[name]))
     lines: list[str] = []
     for metric, rows in samples.items():
-        lines += [f"# HELP {metric} {HELP[metric]}", f"# TYPE {metric} {_kind(metric)}", *rows]
+        lines += [
+            f"# HELP {metric} {ABOUT[metric].text}",
+            f"# TYPE {metric} {kind_of(metric)}",
+            *rows,
+        ]
     return "\n".join(lines) + "\n"
 
 
@@ -85,14 +109,15 @@ def _histogram(opcode: str, buckets: list[int], seconds: float) -> list[str]:
     rows, total = [], 0
     for limit, count in zip((*map(str, BUCKETS_S), "+Inf"), buckets, strict=True):
         total += count
-        rows.append(f'hotshard_mount_seconds_bucket{{opcode="{opcode}",le="{limit}"}} {total}')
-    rows.append(f'hotshard_mount_seconds_sum{{opcode="{opcode}"}} {seconds:.6f}')
-    rows.append(f'hotshard_mount_seconds_count{{opcode="{opcode}"}} {total}')
+        rows.append(f'{SECONDS}_bucket{{opcode="{opcode}",le="{limit}"}} {total}')
+    rows.append(f'{SECONDS}_sum{{opcode="{opcode}"}} {seconds:.6f}')
+    rows.append(f'{SECONDS}_count{{opcode="{opcode}"}} {total}')
     return rows
 
 
-def _kind(name: str) -> str:
-    if name == "hotshard_mount_seconds":
+def kind_of(name: str) -> str:
+    """The Prometheus type of a metric."""
+    if name == SECONDS:
         return "histogram"
     return "counter" if name.endswith("_total") else "gauge"
 

@@ -537,15 +537,226 @@ class ClusterStatus(_message.Message):
 Global___ClusterStatus: _TypeAlias = ClusterStatus  # noqa: Y015
 
 @_typing.final
-class StatusRequest(_message.Message):
+class Money(_message.Message):
+    """What the cache saves. Both sides are counted in requests and bytes; prices make money of them."""
+
     DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class AvoidedRequestsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.float
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.float = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    AVOIDED_REQUESTS_FIELD_NUMBER: _builtins.int
+    AVOIDED_BYTES_FIELD_NUMBER: _builtins.int
+    CROSS_ZONE_BYTES_FIELD_NUMBER: _builtins.int
+    DIRECT_USD_FIELD_NUMBER: _builtins.int
+    SPENT_USD_FIELD_NUMBER: _builtins.int
+    SAVED_USD_FIELD_NUMBER: _builtins.int
+    avoided_bytes: _builtins.float
+    """that the origins did not send"""
+    cross_zone_bytes: _builtins.float
+    """received from members of other zones"""
+    direct_usd: _builtins.float
+    """what the reads would have cost without a cache; a lower bound"""
+    spent_usd: _builtins.float
+    """what they did cost"""
+    saved_usd: _builtins.float
+    """the difference; below zero while a cache is being filled"""
+    @_builtins.property
+    def avoided_requests(self) -> _containers.ScalarMap[_builtins.str, _builtins.float]:
+        """verb -> how many the origins did not see"""
 
     def __init__(
         self,
+        *,
+        avoided_requests: _abc.Mapping[_builtins.str, _builtins.float] | None = ...,
+        avoided_bytes: _builtins.float = ...,
+        cross_zone_bytes: _builtins.float = ...,
+        direct_usd: _builtins.float = ...,
+        spent_usd: _builtins.float = ...,
+        saved_usd: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["avoided_bytes", b"avoided_bytes", "avoided_requests", b"avoided_requests", "cross_zone_bytes", b"cross_zone_bytes", "direct_usd", b"direct_usd", "saved_usd", b"saved_usd", "spent_usd", b"spent_usd"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Money: _TypeAlias = Money  # noqa: Y015
+
+@_typing.final
+class Sample(_message.Message):
+    """Totals since the start of the server, at one moment."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    AT_S_FIELD_NUMBER: _builtins.int
+    HIT_BYTES_FIELD_NUMBER: _builtins.int
+    ASKED_BYTES_FIELD_NUMBER: _builtins.int
+    PEER_BYTES_FIELD_NUMBER: _builtins.int
+    ORIGIN_BYTES_FIELD_NUMBER: _builtins.int
+    at_s: _builtins.float
+    """since 1970"""
+    hit_bytes: _builtins.int
+    """asked for and found sealed"""
+    asked_bytes: _builtins.int
+    peer_bytes: _builtins.int
+    """received from members"""
+    origin_bytes: _builtins.int
+    """received from origins"""
+    def __init__(
+        self,
+        *,
+        at_s: _builtins.float = ...,
+        hit_bytes: _builtins.int = ...,
+        asked_bytes: _builtins.int = ...,
+        peer_bytes: _builtins.int = ...,
+        origin_bytes: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["asked_bytes", b"asked_bytes", "at_s", b"at_s", "hit_bytes", b"hit_bytes", "origin_bytes", b"origin_bytes", "peer_bytes", b"peer_bytes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Sample: _TypeAlias = Sample  # noqa: Y015
+
+@_typing.final
+class PeerStatus(_message.Message):
+    """Another member, as this one finds it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    ZONE_FIELD_NUMBER: _builtins.int
+    LATENCY_S_FIELD_NUMBER: _builtins.int
+    REQUESTS_FIELD_NUMBER: _builtins.int
+    FAILURES_FIELD_NUMBER: _builtins.int
+    LEFT_ALONE_FIELD_NUMBER: _builtins.int
+    RECEIVED_BYTES_FIELD_NUMBER: _builtins.int
+    id: _builtins.str
+    zone: _builtins.str
+    latency_s: _builtins.float
+    """moving average of the time of a request"""
+    requests: _builtins.int
+    failures: _builtins.int
+    left_alone: _builtins.bool
+    """its circuit breaker is open"""
+    received_bytes: _builtins.int
+    def __init__(
+        self,
+        *,
+        id: _builtins.str = ...,
+        zone: _builtins.str = ...,
+        latency_s: _builtins.float = ...,
+        requests: _builtins.int = ...,
+        failures: _builtins.int = ...,
+        left_alone: _builtins.bool = ...,
+        received_bytes: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["failures", b"failures", "id", b"id", "latency_s", b"latency_s", "left_alone", b"left_alone", "received_bytes", b"received_bytes", "requests", b"requests", "zone", b"zone"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PeerStatus: _TypeAlias = PeerStatus  # noqa: Y015
+
+@_typing.final
+class FillStatus(_message.Message):
+    """A shard on its way."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    URI_FIELD_NUMBER: _builtins.int
+    SHARD_FIELD_NUMBER: _builtins.int
+    SIZE_BYTES_FIELD_NUMBER: _builtins.int
+    PRESENT_BYTES_FIELD_NUMBER: _builtins.int
+    AGE_S_FIELD_NUMBER: _builtins.int
+    uri: _builtins.str
+    shard: _builtins.int
+    size_bytes: _builtins.int
+    present_bytes: _builtins.int
+    age_s: _builtins.float
+    def __init__(
+        self,
+        *,
+        uri: _builtins.str = ...,
+        shard: _builtins.int = ...,
+        size_bytes: _builtins.int = ...,
+        present_bytes: _builtins.int = ...,
+        age_s: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["age_s", b"age_s", "present_bytes", b"present_bytes", "shard", b"shard", "size_bytes", b"size_bytes", "uri", b"uri"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FillStatus: _TypeAlias = FillStatus  # noqa: Y015
+
+@_typing.final
+class JobStatus(_message.Message):
+    """A warm-up that is not done."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    URIS_FIELD_NUMBER: _builtins.int
+    PROGRESS_FIELD_NUMBER: _builtins.int
+    id: _builtins.str
+    @_builtins.property
+    def uris(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """the first few"""
+
+    @_builtins.property
+    def progress(self) -> Global___WarmProgress: ...
+    def __init__(
+        self,
+        *,
+        id: _builtins.str = ...,
+        uris: _abc.Iterable[_builtins.str] | None = ...,
+        progress: Global___WarmProgress | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["progress", b"progress"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["id", b"id", "progress", b"progress", "uris", b"uris"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___JobStatus: _TypeAlias = JobStatus  # noqa: Y015
+
+@_typing.final
+class StatusRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BRIEF_FIELD_NUMBER: _builtins.int
+    brief: _builtins.bool
+    """leave out `counters`"""
+    def __init__(
+        self,
+        *,
+        brief: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["brief", b"brief"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -584,10 +795,17 @@ class StatusReply(_message.Message):
     DATASETS_FIELD_NUMBER: _builtins.int
     COUNTERS_FIELD_NUMBER: _builtins.int
     CLUSTER_FIELD_NUMBER: _builtins.int
+    MONEY_FIELD_NUMBER: _builtins.int
+    HISTORY_FIELD_NUMBER: _builtins.int
+    PEERS_FIELD_NUMBER: _builtins.int
+    FILLS_FIELD_NUMBER: _builtins.int
+    FILLS_RUNNING_FIELD_NUMBER: _builtins.int
+    JOBS_FIELD_NUMBER: _builtins.int
     node_id: _builtins.str
     version: _builtins.str
     uptime_s: _builtins.float
     ready: _builtins.bool
+    fills_running: _builtins.int
     @_builtins.property
     def origins(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
     @_builtins.property
@@ -602,6 +820,20 @@ class StatusReply(_message.Message):
     def cluster(self) -> Global___ClusterStatus:
         """not set: a node on its own"""
 
+    @_builtins.property
+    def money(self) -> Global___Money: ...
+    @_builtins.property
+    def history(self) -> _containers.RepeatedCompositeFieldContainer[Global___Sample]:
+        """the last hour, oldest first, the last one is of now"""
+
+    @_builtins.property
+    def peers(self) -> _containers.RepeatedCompositeFieldContainer[Global___PeerStatus]: ...
+    @_builtins.property
+    def fills(self) -> _containers.RepeatedCompositeFieldContainer[Global___FillStatus]:
+        """those that have taken longest"""
+
+    @_builtins.property
+    def jobs(self) -> _containers.RepeatedCompositeFieldContainer[Global___JobStatus]: ...
     def __init__(
         self,
         *,
@@ -614,10 +846,16 @@ class StatusReply(_message.Message):
         datasets: _abc.Iterable[Global___DatasetStatus] | None = ...,
         counters: _abc.Mapping[_builtins.str, _builtins.float] | None = ...,
         cluster: Global___ClusterStatus | None = ...,
+        money: Global___Money | None = ...,
+        history: _abc.Iterable[Global___Sample] | None = ...,
+        peers: _abc.Iterable[Global___PeerStatus] | None = ...,
+        fills: _abc.Iterable[Global___FillStatus] | None = ...,
+        fills_running: _builtins.int = ...,
+        jobs: _abc.Iterable[Global___JobStatus] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["cluster", b"cluster"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["cluster", b"cluster", "money", b"money"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cluster", b"cluster", "counters", b"counters", "datasets", b"datasets", "disks", b"disks", "node_id", b"node_id", "origins", b"origins", "ready", b"ready", "uptime_s", b"uptime_s", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cluster", b"cluster", "counters", b"counters", "datasets", b"datasets", "disks", b"disks", "fills", b"fills", "fills_running", b"fills_running", "history", b"history", "jobs", b"jobs", "money", b"money", "node_id", b"node_id", "origins", b"origins", "peers", b"peers", "ready", b"ready", "uptime_s", b"uptime_s", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -180,7 +180,7 @@ class FakeWarmer:
 
 
 class FakeStatuses:
-    def status(self) -> types_pb2.StatusReply:
+    def status(self, *, brief: bool = False) -> types_pb2.StatusReply:
         return types_pb2.StatusReply(node_id="n1", ready=True)
 
 

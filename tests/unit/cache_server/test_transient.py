@@ -20,7 +20,11 @@ GEOMETRY = Geometry(shard_bytes=8 * BLOCK, block_bytes=BLOCK)
 async def world():
     async with asyncio.TaskGroup() as group:
         transient = Transient(
-            3 * BLOCK, geometry=GEOMETRY, slots=FetchSlots(8, 4), spawn=Tasks(group).spawn
+            3 * BLOCK,
+            geometry=GEOMETRY,
+            slots=FetchSlots(8, 4),
+            spawn=Tasks(group).spawn,
+            on_bytes=lambda _uri, _source, _size: None,
         )
         yield MemoryOrigin(), transient
 

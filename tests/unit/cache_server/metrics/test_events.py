@@ -26,6 +26,7 @@ def test_names_follow_the_conventions(metrics):
         if family.name.startswith("process_"):
             continue
         assert re.fullmatch(r"hotshard_[a-z_]+", family.name)
+        assert family.type in {"counter", "gauge", "histogram"}
         assert family.documentation.endswith("."), family.name
         assert not re.search(r"_(ms|kb|mb|percent|created|total)$", family.name), family.name
         if family.type == "histogram":

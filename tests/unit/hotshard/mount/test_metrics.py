@@ -1,4 +1,8 @@
-from hotshard.mount.metrics import HELP, Tally, render
+"""The metrics of a mount, as Prometheus reads them."""
+
+import re
+
+from hotshard.mount.metrics import ABOUT, Tally, kind_of, render
 
 
 def test_tallies_of_all_threads_are_added_up():
@@ -11,13 +15,14 @@ def test_tallies_of_all_threads_are_added_up():
     text = render([one, two], {("hotshard_mount_in_flight",): 3})
     assert 'hotshard_mount_opens_total{mode="cached"} 3' in text
     assert 'hotshard_mount_requests_total{opcode="read"} 2' in text
-    assert 'hotshard_mount_seconds_bucket{opcode="read",le="5e-05"} 1' in text
-    assert 'hotshard_mount_seconds_bucket{opcode="read",le="+Inf"} 2' in text
-    assert 'hotshard_mount_seconds_bucket{opcode="open",le="10.0"} 0' in text
-    assert 'hotshard_mount_seconds_sum{opcode="open"} 100.000000' in text
+    assert 'hotshard_mount_request_duration_seconds_bucket{opcode="read",le="5e-05"} 1' in text
+    assert 'hotshard_mount_request_duration_seconds_bucket{opcode="read",le="+Inf"} 2' in text
+    assert 'hotshard_mount_request_duration_seconds_bucket{opcode="open",le="10.0"} 0' in text
+    assert 'hotshard_mount_request_duration_seconds_sum{opcode="open"} 100.000000' in text
     assert "hotshard_mount_in_flight 3" in text
-    assert "# TYPE hotshard_mount_seconds histogram" in text
-    assert text.count("# HELP") == 4
+    assert "# TYPE hotshard_mount_request_duration_seconds histogram" in text
+    assert "hotshard_mount_read_bytes_total 0" in text
+    assert text.count("# HELP") == len(set(re.findall("^# HELP (\\w+)", text, re.MULTILINE)))
 
 
 def test_labels_are_escaped():
@@ -25,5 +30,8 @@ def test_labels_are_escaped():
     assert r'uri="s3://b/\"q\"\\\n"' in text
 
 
-def test_every_metric_has_help():
-    assert all(name.startswith("hotshard_mount_") for name in HELP)
+def test_names_follow_the_conventions():
+    for name, about in ABOUT.items():
+        assert re.fullmatch("hotshard_mount_[a-z_]+", name)
+        assert about.text.endswith(".")
+        assert (kind_of(name) == "counter") == name.endswith("_total")

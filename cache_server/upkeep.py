@@ -1,0 +1,64 @@
+"""What a node does by itself, again and again: tasks that never end, and two settings of the process."""
+
+import asyncio
+import gc
+import resource
+
+from cache_server.history import SAMPLE_PERIOD_S
+from cache_server.status import Statuses
+from cache_server.store.store import Store
+
+COLLECT_AFTER_OBJECTS = (
+    50_000  # a read's objects are some tens: garbage stays below some tens of MiB
+)
+TEND_INTERVAL_S = 1.0
+PROBE_INTERVAL_S = 30.0
+SCRUB_PAUSE_S = 1.0  # between two shards
+SCRUB_BYTES_PER_S = 32 << 20  # a terabyte in nine hours
+OPEN_FILES_MAX = 1 << 20
+
+
+async def tend(store: Store) -> None:
+    """Give space back when others fill the file system."""
+    while True:
+        await asyncio.sleep(TEND_INTERVAL_S)
+        await store.tend()
+
+
+async def probe(store: Store) -> None:
+    """Take failed disks back when they work again."""
+    while True:
+        await asyncio.sleep(PROBE_INTERVAL_S)
+        await store.probe()
+
+
+async def scrub(store: Store) -> None:
+    """Check sealed shards against their checksums, one after the other, slowly, for ever."""
+    while True:
+        size = await store.scrub_one()
+        await asyncio.sleep(max(SCRUB_PAUSE_S, size / SCRUB_BYTES_PER_S))
+
+
+async def remember(statuses: Statuses) -> None:
+    """Keep the history that the status page shows."""
+    while True:
+        statuses.remember()
+        await asyncio.sleep(SAMPLE_PERIOD_S)
+
+
+def calm_collector() -> None:
+    """Have garbage looked for less often, and never among what start-up made (the index above all).
+
+    With Python's own thresholds the collector takes a fifth of the CPU time of small cold reads.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(COLLECT_AFTER_OBJECTS, 20, 50)
+
+
+def raise_open_files_limit() -> None:
+    """Take as many open files as we may: each warm shard keeps one open."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = min(hard, OPEN_FILES_MAX) if hard != resource.RLIM_INFINITY else OPEN_FILES_MAX
+    if soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))

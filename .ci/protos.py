@@ -19,7 +19,8 @@ ROOT = Path(__file__).resolve().parent.parent
 GENERATED = ROOT / "client" / "hotshard" / "v1"
 TOOLS = {"generator": "grpcio-tools==1.71.2", "stubs": "mypy-protobuf==5.1.0"}
 RUNTIME = "setuptools<81"  # the old generator finds its own files through pkg_resources
-WITH_SERVICE = "cache.proto"  # the others have messages only, and get no *_grpc files
+# The others have messages only, and get no *_grpc files.
+WITH_SERVICE = {"cache.proto", "csi.proto", "pluginregistration.proto"}
 
 
 def main(*, check: bool) -> int:
@@ -59,7 +60,7 @@ def tool_environment(name: str, requirement: str) -> Path:
 def generate(tools: dict[str, Path], target: Path) -> None:
     """Run the generator over every .proto file."""
     protos = sorted((ROOT / "protos").rglob("*.proto"))
-    services = [path for path in protos if path.name == WITH_SERVICE]
+    services = [path for path in protos if path.name in WITH_SERVICE]
     messages = [f"--python_out={target}", f"--mypy_out=quiet:{target}"]
     stubs = [f"--grpc_python_out={target}", f"--mypy_grpc_out=quiet:{target}"]
     for outputs, files in ((messages, protos), (stubs, services)):

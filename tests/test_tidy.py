@@ -53,6 +53,19 @@ TESTED_ELSEWHERE = {
         f"client/hotshard/{name}.py": "tests/contract/client/test_client.py"
         for name in ("calls", "openfile", "packets", "remote")
     },
+    **{
+        f"client/hotshard/csi/{name}.py": "tests/csi/test_service.py"
+        for name in (
+            "driver",
+            "front",
+            "keeper",
+            "keeper_line",
+            "mounter",
+            "registration",
+            "served",
+            "volumes",
+        )
+    },
     "client/hotshard/mount/abi.py": "tests/unit/hotshard/mount/test_codec.py",
     **{
         f"client/hotshard/mount/{name}.py": f"tests/fuse/test_{test}.py"

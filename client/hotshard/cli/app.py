@@ -14,6 +14,7 @@ import click
 
 from hotshard.cli import (
     cluster,
+    container_storage,
     copying,
     exits,
     explaining,
@@ -76,6 +77,7 @@ for command in (
     mounting.mount,
     mounting.umount,
     mounting.mount_upgrade,
+    container_storage.csi,
     operating.pin,
     operating.unpin,
     operating.evict,

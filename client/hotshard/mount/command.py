@@ -66,7 +66,7 @@ def mount(
     if options.mode == "auto":
         mode = survey.choose(sizes, immutable=options.immutable)
         draft = replace(draft, options=replace(options, mode=mode))
-    devices, state, plan = _make(draft, uri)
+    devices, state, plan = establish(draft, uri)
     if foreground:
         _become_keeper(devices, state, os.open(os.devnull, os.O_WRONLY), plan)
     notify, notify_write = os.pipe()
@@ -180,8 +180,12 @@ def check_source(plan: Plan) -> list[int]:
         source.close()
 
 
-def _make(draft: Plan, source: str) -> tuple[list[int], State, Plan]:
-    """Mount as `source` (what /proc/mounts and fstab say), agree with the kernel, clone descriptors."""
+def establish(draft: Plan, source: str) -> tuple[list[int], State, Plan]:
+    """Mount as `source` (what /proc/mounts and fstab say), agree with the kernel, clone descriptors.
+
+    Raises:
+        DeviceError: refused; nothing is mounted then.
+    """
     options = draft.options
     fd = device.open_device()
     device.mount(fd, source, draft.target, allow_other=options.allow_other)
@@ -203,8 +207,7 @@ def _make(draft: Plan, source: str) -> tuple[list[int], State, Plan]:
         with contextlib.suppress(OSError):
             device.unmount(draft.target, lazy=True)
         raise
-    plan = Plan(draft.uri, draft.target, number, draft.born_ns, draft.directory, options)
-    return devices, state, plan
+    return devices, state, replace(draft, device=number)
 
 
 def _detach(plan: Plan) -> None:

@@ -157,6 +157,8 @@ class Plan:
     directory: str | None
     """Serve this local directory instead of a cache server."""
     options: MountOptions
+    supervised: bool = False
+    """Whoever started the reader starts the next one too: a reader that loses it ends."""
 
     def to_json(self) -> str:
         """For a command line."""

@@ -11,6 +11,9 @@ connection is aborted: what waits for the mount fails instead of hanging for eve
 Keeper and reader recover from each other: a reader whose keeper died starts this program with its own
 pid, and is watched instead of started. SIGTERM and SIGINT unmount; while files are open, the mount is
 detached and served on.
+
+The CSI driver has no such process: it calls `tick` itself, for all mounts of its node, and `leave` when
+another driver is to go on with them.
 """
 
 import contextlib
@@ -32,6 +35,7 @@ PERIOD_S = 0.25
 QUICK_DEATH_S = 0.5
 DELAY_MAX_S = 5.0
 LOAD_TIMEOUT_S = 20.0
+KILL_TIMEOUT_S = 1.0
 
 
 class Child:
@@ -93,6 +97,7 @@ class Keeper:
         self._quick_deaths = 0
         self._signals: list[int] = []
         self._detached = False
+        self._leaving = False
 
     def adopt(self, pid: int, control: socket.socket) -> None:
         """Watch a reader whose keeper died."""
@@ -105,13 +110,37 @@ class Keeper:
         wake, wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         signal.set_wakeup_fd(wake_write, warn_on_full_buffer=False)
         while self.tick(time.monotonic()):
-            watched = [wake]
-            for child in (self._reader, self._successor):
-                if child is not None:
-                    watched += [child.pidfd, child.control.fileno()]
-            ready = select.select(watched, [], [], PERIOD_S)[0]
+            ready = select.select([wake, *self.watched()], [], [], PERIOD_S)[0]
             if wake in ready:
                 os.read(wake, 4096)
+
+    def watched(self) -> list[int]:
+        """Descriptors that become readable when `tick` has something to do."""
+        children = [child for child in (self._reader, self._successor) if child is not None]
+        return [fd for child in children for fd in (child.pidfd, child.control.fileno())]
+
+    def leave(self, now_s: float) -> None:
+        """Have the reader finish, and start no other: `tick` is False once nobody serves."""
+        self._leaving = True
+        if self._successor is not None:
+            self._successor.kill()
+        if self._reader is not None:
+            self._stop(self._reader, now_s)
+
+    def kill(self) -> None:
+        """End the readers at once."""
+        for child in (self._reader, self._successor):
+            if child is not None:
+                child.kill()
+
+    def close(self) -> None:
+        """Drop what is held of the readers, after `kill`; what they leave behind is collected."""
+        for child in (self._reader, self._successor):
+            if child is not None:
+                select.select([child.pidfd], [], [], KILL_TIMEOUT_S)
+                child.exited()
+                child.close()
+        self._reader = self._successor = None
 
     def tick(self, now_s: float) -> bool:
         """Look at everything once and do what is due; False: there is nothing left to keep."""
@@ -121,6 +150,8 @@ class Keeper:
         if self._state.ended:
             log.info("unmounted")
             return False
+        if self._leaving:
+            return self._reader is not None or self._successor is not None
         if self._reader is None and self._successor is None and now_s >= self._next_start_s:
             self._reader = self._start(now_s)
             self._go(self._reader)
@@ -161,13 +192,16 @@ class Keeper:
             self._successor = None
             return
         if child.read() == b"loaded" and self._reader is not None:
-            self._stop_sent_s = now_s + self._plan.options.drain_timeout_s + 2.0
-            self._reader.send(b"stop")
+            self._stop(self._reader, now_s)
         if self._reader is None:
             self._successor = None
             self._reader = child
             child.started_s = now_s
             self._go(child)
+
+    def _stop(self, reader: Child, now_s: float) -> None:
+        self._stop_sent_s = now_s + self._plan.options.drain_timeout_s + 2.0
+        reader.send(b"stop")
 
     def _mourn(self, reader: Child, now_s: float) -> None:
         lived_s = now_s - reader.started_s
@@ -233,14 +267,11 @@ class Keeper:
     def _give_up(self) -> None:
         """Let everything that waits for the mount fail."""
         log.error("giving up: aborting the connection of %s", self._plan.target)
-        for child in (self._reader, self._successor):
-            if child is not None:
-                child.kill()
+        self.kill()
         if not device.abort(self._plan.device):
             # Without /sys: the connection dies with its last descriptor, so with us.
-            for fd in self._devices:
-                os.close(fd)
-            self._devices = []
+            while self._devices:
+                os.close(self._devices.pop())
         self._state.end()
 
 

@@ -4,10 +4,10 @@
 
 DEVICES are descriptors of one FUSE connection, STATE the memory file, CONTROL the socket to the keeper:
 it says "ready" there, and stops when told to. When the keeper dies, the reader starts a new one and goes
-on.
+on; in a supervised mount it ends, and leaves what it has begun to the reader that comes next.
 
-Order at the start: map the state, have unanswered requests sent again, serve. What takes time to load
-(protobuf) is loaded by the first request that needs it.
+Order at the start: map the state, wait until no other reader has it, have unanswered requests sent again,
+serve. What takes time to load (protobuf) is loaded by the first request that needs it.
 """
 
 import logging
@@ -34,12 +34,13 @@ from hotshard.mount.parts import Parts
 from hotshard.mount.pool import Pool
 from hotshard.mount.publish import Publisher
 from hotshard.mount.session import Agreement
-from hotshard.mount.state import HANDLES, Arena, Incompatible, RequestSlots, State
+from hotshard.mount.state import HANDLES, Arena, Claim, Incompatible, RequestSlots, State
 
 log = logging.getLogger(__name__)
 
 EXIT_INCOMPATIBLE = 3
 LISTING_THREADS = 8
+CLAIM_PERIOD_S = 0.005
 LOADED = b"loaded"
 READY = b"ready"
 STOP = b"stop"
@@ -54,6 +55,7 @@ class Reader:
         self._state = state
         self._plan = plan
         self._stopping = False
+        self._abandoned = False
 
     def run(self, control: socket.socket) -> None:
         """Serve until the mount is gone, or the keeper says stop."""
@@ -69,6 +71,7 @@ class Reader:
                 control = self._listen(control)
             if self._stopping:
                 self._drain(loop)
+            if self._stopping or self._abandoned:
                 return
         self._state.end()
 
@@ -118,6 +121,8 @@ class Reader:
             word = b""
         if word == STOP:
             self._stopping = True
+        elif not word and self._plan.supervised:
+            self._abandoned = True
         elif not word and not self._stopping:
             from hotshard.mount.keeper import adopt
 
@@ -152,6 +157,17 @@ def _files_limit() -> int:
     return soft if soft != resource.RLIM_INFINITY else 1 << 20
 
 
+def _wait_for(claim: Claim, control: socket.socket) -> bool:
+    """Until the predecessor's process is gone; False: we are not wanted any more.
+
+    Usually it is gone already. It may live on for a while in another container, which is being replaced.
+    """
+    while not claim.take():
+        if select.select([control], [], [], CLAIM_PERIOD_S)[0]:
+            return False
+    return True
+
+
 def main(argv: list[str]) -> int:
     """Entry point."""
     devices = [int(text) for text in argv[1].split(",")]
@@ -168,7 +184,7 @@ def main(argv: list[str]) -> int:
         log.error("%s", error)  # noqa: TRY400
         return EXIT_INCOMPATIBLE
     control.send(LOADED)
-    if control.recv(16) != GO:  # until the predecessor has let go of the state
+    if control.recv(16) != GO or not _wait_for(Claim(state.fd), control):
         return 0
     reader = Reader(devices, state, Plan.from_json(argv[4]))
     reader.run(control)

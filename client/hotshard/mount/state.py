@@ -6,11 +6,11 @@
     8 MiB ...         open handles (handles.HandleTable)
     16 MiB ...        segments: the listings (listing.Listing), so the inode table
 
-There is no log and no replay: the readers work on these bytes in place. Of two readers at most one may
-hold the state at a time; the keeper sees to that. The file is sparse: what was never touched takes no
-memory.
+There is no log and no replay: the readers work on these bytes in place. One reader at a time has the
+`Claim` on the state. The file is sparse: what was never touched takes no memory.
 """
 
+import fcntl
 import mmap
 import os
 from collections.abc import Iterator
@@ -24,7 +24,7 @@ FORMAT = 1
 _MAGIC = 0x544D5348
 _HEADER = Struct("<IIQIIII")  # magic format heartbeat_ns restarts resends init_bytes flags
 _HEARTBEAT = Struct("<Q")
-_HEARTBEAT_AT = 8
+HEARTBEAT_AT = 8
 _COUNT = Struct("<I")
 _RESTARTS_AT = 16
 _RESENDS_AT = 20
@@ -48,6 +48,26 @@ _ALIGN = 8
 
 class Incompatible(Exception):
     """The state was made by a version that lays it out differently; only a new mount helps."""
+
+
+class Claim:
+    """The right to work on a state. One process at a time has it, and keeps it until it is gone.
+
+    Who gets it after another therefore finds no thread of the other at work: the kernel gives up a
+    process's locks when its last thread has left.
+    """
+
+    def __init__(self, state_fd: int) -> None:
+        # Locks belong to an open file description, and every copy of `state_fd` is the same one.
+        self._fd = os.open(f"/proc/self/fd/{state_fd}", os.O_RDWR | os.O_CLOEXEC)
+
+    def take(self) -> bool:
+        """Take it; False: another process has it."""
+        try:
+            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        return True
 
 
 class State:
@@ -79,12 +99,12 @@ class State:
     @property
     def heartbeat_ns(self) -> int:
         """When the reader last said that it is well, by the monotonic clock; 0: not yet."""
-        beat: int = _HEARTBEAT.unpack_from(self.map, _HEARTBEAT_AT)[0]
+        beat: int = _HEARTBEAT.unpack_from(self.map, HEARTBEAT_AT)[0]
         return beat
 
     def beat(self, now_ns: int) -> None:
         """Say that the reader is well; 0: that there is a new one, which has not said so yet."""
-        _HEARTBEAT.pack_into(self.map, _HEARTBEAT_AT, now_ns)
+        _HEARTBEAT.pack_into(self.map, HEARTBEAT_AT, now_ns)
 
     @property
     def restarts(self) -> int:

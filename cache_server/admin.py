@@ -1,22 +1,41 @@
 """The admin port: plain HTTP for probes, Prometheus and people. It changes nothing.
 
-/healthz answers while the event loop turns; /readyz says why when the node should get no traffic.
+`/` is the status page, /status the same as JSON (of all members: /status?cluster=1). /healthz answers while
+the event loop turns; /readyz says why when the node should get no traffic.
 """
 
 import asyncio
+import json
 import os
 from collections.abc import Callable
+from typing import Any, Protocol
 
 from aiohttp import web
 from google.protobuf import json_format
 
+from cache_server import page
+from cache_server.cluster.overview import Overview
 from cache_server.config import AdminConfig
 from cache_server.metrics import CONTENT_TYPE, Metrics
 from hotshard.core.errors import ConfigError
 from hotshard.v1.types_pb2 import StatusReply
 
+_AS_JSON: dict[str, Any] = {
+    "preserving_proto_field_name": True,
+    "always_print_fields_with_no_presence": True,
+}
 _STOP_S = 1.0
 """How long answers under way may take when the port closes."""
+
+
+class Overviews(Protocol):
+    """Who knows how this node is, and how all of them are (cluster/overview.py)."""
+
+    def status(self) -> StatusReply:
+        """The full report of this node."""
+
+    async def of_all(self) -> Overview:
+        """All members, at most a second old."""
 
 
 class AdminServer:
@@ -26,7 +45,7 @@ class AdminServer:
         self,
         config: AdminConfig,
         metrics: Metrics,
-        status: Callable[[], StatusReply],
+        overviews: Overviews,
         unready: Callable[[], str],
     ) -> None:
         """Make it.
@@ -34,14 +53,15 @@ class AdminServer:
         Args:
             config: where to listen.
             metrics: what /metrics shows.
-            status: what /status shows.
+            overviews: what / and /status show.
             unready: why the node is not ready; empty: it is.
         """
         self._listen = config.listen
         self._metrics = metrics
-        self._status = status
+        self._overviews = overviews
         self._unready = unready
         self._runner: web.AppRunner | None = None
+        self._pages: dict[bool, tuple[Overview, str]] = {}
         self.port = 0
         """The port it listens on, once started."""
 
@@ -52,6 +72,7 @@ class AdminServer:
             ConfigError: the address cannot be bound.
         """
         app = web.Application(client_max_size=1024)
+        app.router.add_get("/", self._get_page)
         app.router.add_get("/metrics", self._get_metrics)
         app.router.add_get("/healthz", self._get_healthz)
         app.router.add_get("/readyz", self._get_readyz)
@@ -87,10 +108,39 @@ class AdminServer:
         reason = self._unready()
         return web.Response(text=f"{reason or 'ok'}\n", status=503 if reason else 200)
 
-    async def _get_status(self, _: web.Request) -> web.Response:
-        text = json_format.MessageToJson(
-            self._status(),
-            preserving_proto_field_name=True,
-            always_print_fields_with_no_presence=True,
-        )
+    async def _get_page(self, request: web.Request) -> web.Response:
+        overview, still = await self._overviews.of_all(), "still" in request.query
+        kept = self._pages.get(still)
+        if kept is None or kept[0] is not overview:
+            text = await asyncio.to_thread(page.render, overview, still=still)
+            self._pages[still] = kept = overview, text
+        text = kept[1]
+        return web.Response(text=text, content_type="text/html", headers=page.HEADERS)
+
+    async def _get_status(self, request: web.Request) -> web.Response:
+        if "cluster" in request.query:
+            text = _cluster_json(await self._overviews.of_all())
+        else:
+            text = json_format.MessageToJson(self._overviews.status(), **_AS_JSON)
         return web.Response(text=f"{text}\n", content_type="application/json")
+
+
+def _cluster_json(overview: Overview) -> str:
+    """One document: the cluster, and each node with its status or the reason why there is none."""
+    nodes: list[dict[str, Any]] = []
+    for node in overview.nodes:
+        entry = json_format.MessageToDict(node.member, **_AS_JSON)
+        if node.said is None:
+            entry["error"] = node.error
+        else:
+            entry["status"] = json_format.MessageToDict(node.said, **_AS_JSON)
+        nodes.append(entry)
+    return json.dumps(
+        {
+            "at_s": overview.at_s,
+            "cluster": overview.name,
+            "me": overview.me,
+            "slots": overview.slots,
+            "nodes": nodes,
+        }
+    )

@@ -22,6 +22,7 @@ from cache_server.cluster.answers import Alone, ClusterAnswers, InCluster, Locat
 from cache_server.cluster.bulk_calls import Identity
 from cache_server.cluster.joining import address_of_bulk, address_of_grpc, membership
 from cache_server.cluster.membership import Membership
+from cache_server.cluster.overview import Overviews
 from cache_server.cluster.peers import Peers
 from cache_server.cluster.ports import Placement
 from cache_server.cluster.wiring import (
@@ -79,6 +80,7 @@ class Node:
         self._version = version
         self._stop = asyncio.Event()
         self._membership: Membership | None = None
+        self._peers: Peers | None = None
         self._secret = b""
         self._bulk_port = 0
 
@@ -176,6 +178,7 @@ class Node:
         geometry = Geometry(config.shard_bytes, config.block_bytes)
         cluster = ClusterNode(placement, settings, geometry, events)
         stack.push_async_callback(cluster.peers.close)
+        self._peers = cluster.peers
         if self._membership is not None:
             tasks.spawn(_forget_who_left(self._membership, cluster.peers))
         return cluster
@@ -242,7 +245,8 @@ class Node:
     ) -> None:
         """Open what others talk to. Admin first and closed last, so that probes see every state."""
         config = self._config
-        admin = AdminServer(config.admin, metrics, statuses.status, lambda: statuses.unready)
+        overviews = Overviews(statuses.status, self._membership, self._peers)
+        admin = AdminServer(config.admin, metrics, overviews, lambda: statuses.unready)
         await admin.start()
         stack.push_async_callback(admin.close)
         node_id = parts.store.node_id

@@ -18,6 +18,7 @@ from hotshard.v1 import types_pb2 as pb
 
 FILLS_SHOWN = 20
 JOBS_SHOWN = 10
+PEERS_SHOWN = 32
 URIS_SHOWN = 3
 
 
@@ -100,7 +101,7 @@ class Statuses:
             cluster=self.cluster(),
             money=money_to_pb(self.ledger()),
             history=[_sample_to_pb(each) for each in self._history.until(self._sample())],
-            peers=[_peer_to_pb(each) for each in self._parts.peers()],
+            peers=[_peer_to_pb(each) for each in self._peers()],
             fills=self._fills() if running else [],
             fills_running=running,
             jobs=[
@@ -141,6 +142,12 @@ class Statuses:
             )
             for fill in busy[:FILLS_SHOWN]
         ]
+
+    def _peers(self) -> list[PeerReport]:
+        """Those that somebody should look at first."""
+        found = [peer for peer in self._parts.peers() if peer.id]
+        found.sort(key=lambda peer: (peer.left_alone, peer.latency_s), reverse=True)
+        return found[:PEERS_SHOWN]
 
     def _sample(self) -> Sample:
         hit_bytes, asked_bytes = self._metrics.asked_bytes()

@@ -78,6 +78,14 @@ class GrpcPeer:
         call = self._stub.Stat(request, timeout=ASK_S, metadata=self._metadata(view))
         return info_from_pb(await _answer(call))
 
+    async def status(self, timeout_s: float) -> types_pb2.StatusReply:
+        """How the member is; raises as `stat` does."""
+        request = types_pb2.StatusRequest(brief=True)
+        reply: types_pb2.StatusReply = await _answer(
+            self._stub.Status(request, timeout=timeout_s, metadata=self._metadata(0))
+        )
+        return reply
+
     async def list_page(
         self, prefix: str, *, recursive: bool, token: str, page_size: int, view: int
     ) -> ListPage:

@@ -44,6 +44,7 @@ from hotshard.core.errors import (
     code_name,
 )
 from hotshard.core.objects import ObjectInfo
+from hotshard.v1 import types_pb2
 
 log = logging.getLogger(__name__)
 
@@ -178,6 +179,17 @@ class Peers:
         link = self._link(peer)
         async with self._asking(link, "grpc"):
             return await link.grpc.stat(uri, self._placement.view_version)
+
+    async def status(self, peer: PeerAddress, timeout_s: float) -> types_pb2.StatusReply:
+        """How a member is. Whether it answers that says nothing for or against it as a source of blocks.
+
+        Raises:
+            PeerFailed: it does not say.
+        """
+        try:
+            return await self._link(peer).grpc.status(timeout_s)
+        except (NoAnswer, HotshardError) as error:
+            raise PeerFailed("no answer", str(error)) from error
 
     async def list_page(
         self, peer: PeerAddress, prefix: str, *, recursive: bool, token: str, page_size: int

@@ -827,7 +827,9 @@ class StatusReply(_message.Message):
         """the last hour, oldest first, the last one is of now"""
 
     @_builtins.property
-    def peers(self) -> _containers.RepeatedCompositeFieldContainer[Global___PeerStatus]: ...
+    def peers(self) -> _containers.RepeatedCompositeFieldContainer[Global___PeerStatus]:
+        """the slowest ones"""
+
     @_builtins.property
     def fills(self) -> _containers.RepeatedCompositeFieldContainer[Global___FillStatus]:
         """those that have taken longest"""

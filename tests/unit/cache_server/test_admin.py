@@ -8,10 +8,15 @@ import aiohttp
 import pytest
 
 from cache_server.admin import AdminServer
+from cache_server.cluster.overview import Overviews
 from cache_server.config import AdminConfig, HostPort
 from cache_server.metrics import Metrics, State
 from hotshard.core.errors import ConfigError
 from hotshard.v1.types_pb2 import DiskStatus, StatusReply
+
+
+def status(*, brief: bool = False) -> StatusReply:
+    return StatusReply(node_id="n1", disks=[DiskStatus(path="/nvme", used_bytes=5)])
 
 
 class Scene:
@@ -21,7 +26,7 @@ class Scene:
         self.server = AdminServer(
             AdminConfig(listen=HostPort("127.0.0.1", port)),
             self.metrics,
-            lambda: StatusReply(node_id="n1", disks=[DiskStatus(path="/nvme", used_bytes=5)]),
+            Overviews(status),
             lambda: self.reason,
         )
 
@@ -68,7 +73,25 @@ async def test_status_is_json_with_the_names_of_the_proto(scene):
     assert reply["disks"][0]["used_bytes"] == "5"
 
 
-@pytest.mark.parametrize("path", ["/", "/metrics/", "/debug", "/status/x", "/%2e%2e/etc/passwd"])
+async def test_the_page_is_html_that_may_do_nothing(scene):
+    status, kind, text = await scene.get("/")
+    assert (status, kind) == (200, "text/html; charset=utf-8")
+    assert text.startswith("<!doctype html>")
+    assert "<script" not in text
+    assert 'http-equiv="refresh"' in text
+    assert 'http-equiv="refresh"' not in (await scene.get("/?still=1"))[2]
+
+
+async def test_the_status_of_all_nodes(scene):
+    _, _, text = await scene.get("/status?cluster=1")
+    (node,) = json.loads(text)["nodes"]
+    assert node["id"] == "n1"
+    assert node["status"]["disks"][0]["path"] == "/nvme"
+
+
+@pytest.mark.parametrize(
+    "path", ["/index.html", "/metrics/", "/debug", "/status/x", "/%2e%2e/etc/passwd"]
+)
 async def test_nothing_else_is_there(scene, path):
     assert (await scene.get(path))[0] == 404
 

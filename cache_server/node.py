@@ -176,7 +176,7 @@ class Node:
             grpc_tls=config.grpc.tls,
         )
         geometry = Geometry(config.shard_bytes, config.block_bytes)
-        cluster = ClusterNode(placement, settings, geometry, events)
+        cluster = ClusterNode(placement, settings, geometry, events, tasks.spawn)
         stack.push_async_callback(cluster.peers.close)
         self._peers = cluster.peers
         if self._membership is not None:

@@ -14,8 +14,8 @@ import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from typing import TypeVar
-from weakref import WeakValueDictionary
 
 import xxhash
 
@@ -24,6 +24,7 @@ from cache_server.cluster.bulk_client import attempt_s
 from cache_server.cluster.peers import PeerFailed, Peers
 from cache_server.cluster.ports import PeerAddress, Placement
 from cache_server.core.breaker import Breaker
+from cache_server.flight import Flights, Spawn
 from cache_server.origins.origin import Fetched, ListPage, Origin, Target, Want
 from cache_server.recent import Recent
 from hotshard.core.blocks import shard_digest
@@ -40,41 +41,63 @@ WHOLE_ENTRIES = 4096
 T = TypeVar("T")
 
 
-class GuardedOrigin:
-    """The real origin; OriginUnavailable at once while it is known to be away."""
+@dataclass(frozen=True, slots=True)
+class _Whole:
+    """What the origin said of an object's checksum; most origins have none for most objects."""
 
-    def __init__(self, inner: Origin) -> None:
+    checksum: Checksum | None
+
+
+class GuardedOrigin:
+    """The real origin; OriginUnavailable at once while it is known to be away.
+
+    Our own readers and the members that hold us for the owner come here by separate ways (catalog.py), at
+    one time; they share one request.
+    """
+
+    def __init__(self, inner: Origin, spawn: Spawn) -> None:
         self.prefix = inner.prefix
         self._inner = inner
         self._breaker = Breaker()
-        self._wholes: Recent[tuple[str, str], Checksum] = Recent(WHOLE_ENTRIES)
-        self._asking: WeakValueDictionary[tuple[str, str], asyncio.Lock] = WeakValueDictionary()
+        self._stats: Flights[str, ObjectInfo] = Flights(spawn)
+        self._pages: Flights[tuple[str, bool, str, int], ListPage] = Flights(spawn)
+        self._wholes: Flights[tuple[str, str], Checksum | None] = Flights(spawn)
+        self._whole: Recent[tuple[str, str], _Whole] = Recent(WHOLE_ENTRIES)
 
     async def stat(self, uri: str) -> ObjectInfo:
         """Describe one object."""
-        async with self._guard(uri, DESCRIBE_S):
-            return await self._inner.stat(uri)
+
+        async def ask() -> ObjectInfo:
+            async with self._guard(uri, DESCRIBE_S):
+                return await self._inner.stat(uri)
+
+        return await self._stats.join(uri, ask)
 
     async def list_page(
         self, prefix: str, *, recursive: bool, token: str, page_size: int
     ) -> ListPage:
         """One page of a listing."""
-        async with self._guard(prefix, ORIGIN_S):
-            return await self._inner.list_page(
-                prefix, recursive=recursive, token=token, page_size=page_size
-            )
+
+        async def ask() -> ListPage:
+            async with self._guard(prefix, ORIGIN_S):
+                return await self._inner.list_page(
+                    prefix, recursive=recursive, token=token, page_size=page_size
+                )
+
+        return await self._pages.join((prefix, recursive, token, page_size), ask)
 
     async def whole_checksum(self, info: ObjectInfo) -> Checksum | None:
         """The origin's own checksum, remembered for the members that will ask for it too."""
         key = info.uri, info.version
-        async with self._asking.setdefault(key, asyncio.Lock()):  # all members ask at one time
-            whole = self._wholes.get(key)
-            if whole is None:
-                async with self._guard(info.uri, DESCRIBE_S):
-                    whole = await self._inner.whole_checksum(info)
-                if whole is not None:
-                    self._wholes.put(key, whole)
-        return whole
+
+        async def ask() -> Checksum | None:
+            async with self._guard(info.uri, DESCRIBE_S):
+                found = await self._inner.whole_checksum(info)
+            self._whole.put(key, _Whole(found))
+            return found
+
+        known = self._whole.get(key)
+        return known.checksum if known is not None else await self._wholes.join(key, ask)
 
     async def fetch(self, want: Want, target: Target) -> Fetched:
         """A block."""

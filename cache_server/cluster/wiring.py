@@ -20,6 +20,7 @@ from cache_server.cluster.origin import ClusterOrigin, GuardedOrigin
 from cache_server.cluster.peers import CONNECTIONS, PeerOptions, Peers
 from cache_server.cluster.ports import Placement
 from cache_server.config import HostPort, TlsConfig
+from cache_server.flight import Spawn
 from cache_server.metrics.peers import PeerMetrics
 from cache_server.origins.table import Mounted, OriginTable
 from cache_server.tasks import Tasks
@@ -52,6 +53,7 @@ class ClusterNode:
         settings: Settings,
         geometry: Geometry,
         events: PeerMetrics,
+        spawn: Spawn,
     ) -> None:
         """Blocking: reads certificates.
 
@@ -61,7 +63,7 @@ class ClusterNode:
         self._placement = placement
         self._settings = settings
         self._geometry = geometry
-        self._events = events
+        self._spawn = spawn
         tls = settings.bulk_tls
         options = PeerOptions(
             bulk=BulkOptions(settings.name, settings.secret, _client_context(tls)),
@@ -77,7 +79,7 @@ class ClusterNode:
         What is known of an object is at most half as old at its owner, and as much again with whoever
         asked the owner.
         """
-        guarded = GuardedOrigin(alone.origin)
+        guarded = GuardedOrigin(alone.origin, self._spawn)
         shared = ClusterOrigin(alone.origin, guarded, self._placement, self.peers, self._blocks)
         return replace(
             alone,

@@ -112,7 +112,7 @@ async def member(
         )
         stack.push_async_callback(peers.close)
         blocks = ClusterBlocks(placement, peers, geometry, events)
-        guarded = GuardedOrigin(origin)
+        guarded = GuardedOrigin(origin, tasks.spawn)
         shared = ClusterOrigin(origin, guarded, placement, peers, blocks)
         table = OriginTable([Mounted(shared, source=guarded, peers=blocks)])
         slots = FetchSlots(8, 4)

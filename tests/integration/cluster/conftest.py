@@ -55,6 +55,17 @@ def total_bytes(fleet: Fleet) -> int:
     return sum(entry["Size"] for page in found for entry in page.get("Contents", []))
 
 
+def failed_requests(fleet: Fleet) -> dict[str, dict[str, int]]:
+    """By server and outcome: what was asked of members and did not come from them."""
+    name = "hotshard_peer_requests_total"
+    outcomes = ("unreachable", "broken", "open", "overloaded", "origin_unavailable", "mismatch")
+    found = {}
+    for server in fleet.servers:
+        counts = {outcome: server.total(name, outcome=outcome) for outcome in outcomes}
+        found[server.name] = {outcome: count for outcome, count in counts.items() if count}
+    return {server: counts for server, counts in found.items() if counts}
+
+
 def pytest_collection_modifyitems(items):
     """Up to ten servers on two processors answer within their deadlines only on an idle machine."""
     if FULL or os.environ.get("HOTSHARD_TEST_CLUSTER") == "1":

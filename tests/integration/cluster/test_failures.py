@@ -6,7 +6,7 @@ import pytest
 
 from benchmarks.fleet.fleet import ORIGIN_BYTES, PEER_BYTES
 from benchmarks.fleet.readers import read_all, reading
-from integration.cluster.conftest import FULL, fill_origin, total_bytes
+from integration.cluster.conftest import FULL, failed_requests, fill_origin, total_bytes
 
 pytestmark = [pytest.mark.timeout(1800 if FULL else 240), pytest.mark.slow]
 NODES = 8 if FULL else 4
@@ -62,17 +62,9 @@ def test_a_server_is_cut_off(start_fleet, what):
         fleet.network.mend(alone.host, addresses)
         time.sleep(2)
     assert load.problems() == []
-    failed = {
-        server.name: {
-            outcome: count
-            for outcome in ("unreachable", "broken", "open", "origin_unavailable")
-            if (count := server.total("hotshard_peer_requests_total", outcome=outcome))
-        }
-        for server in fleet.servers
-    }
     print(
         f"cut off from {what}: {told(load, cut, mended)}, origin"
-        f" {fleet.origin_bytes() / total_bytes(fleet):.3f}, peer requests that failed {failed}"
+        f" {fleet.origin_bytes() / total_bytes(fleet):.3f}, failed {failed_requests(fleet)}"
     )
     assert load.longest_s() < 30
 

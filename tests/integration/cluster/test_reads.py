@@ -10,7 +10,7 @@ from benchmarks.fleet.fleet import PEER_BYTES
 from benchmarks.fleet.readers import read_all
 from hotshard.cli.child import Child
 from hotshard.core import bulkwire as wire
-from integration.cluster.conftest import FULL, MIB, fill_origin, total_bytes
+from integration.cluster.conftest import FULL, MIB, failed_requests, fill_origin, total_bytes
 
 pytestmark = [pytest.mark.timeout(1800 if FULL else 240), pytest.mark.slow]
 
@@ -29,11 +29,12 @@ def test_every_byte_is_right_everywhere_and_read_from_the_origin_once(start_flee
     heads = fleet.total("hotshard_origin_requests_total", verb="HEAD")
     print(
         f"origin {fleet.origin_bytes() / total:.4f} of {total >> 20} MiB, {heads} HEADs of"
-        f" {len(expected)} objects; MiB from peers {received}"
+        f" {len(expected)} objects; MiB from peers {received}; failed {failed_requests(fleet)}"
     )
     assert load.problems() == []
     assert fleet.origin_bytes() == total
-    assert heads <= 1.1 * len(expected) + 8
+    big = 0 if FULL else 2  # one shard of several blocks: one more HEAD, for its whole checksum
+    assert heads <= 1.05 * (len(expected) + big)
 
 
 def test_bad_input_on_the_bulk_port_is_refused_and_counted(start_fleet):

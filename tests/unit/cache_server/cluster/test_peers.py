@@ -62,6 +62,9 @@ async def test_wrong_bytes_are_never_given_and_the_next_source_is_asked(tmp_path
         spoil(first, change)
         assert await read(third, uri) == body
         assert third.count('hotshard_peer_requests_total{outcome="mismatch",path="bulk"}') > 0
+        async with asyncio.timeout(20):  # counted after the last byte has left
+            while second.count("hotshard_bulk_sent_bytes_total") < len(body):
+                await asyncio.sleep(0.01)
         assert second.count("hotshard_bulk_sent_bytes_total") == len(body)
 
 

@@ -18,6 +18,8 @@ from benchmarks.fleet.fleet import Server
 
 PIECE_BYTES = 8 << 20
 JOIN_S = 60.0
+FILES_MAX = 64
+"""Open files that one of the many clients keeps."""
 
 
 def digest(data: bytes | memoryview) -> str:
@@ -114,7 +116,7 @@ def reading(
     def run(server: Server, number: int) -> None:
         dice = random.Random(seed * 1000 + number)
         reader = _Reader(server, expected, load)
-        with hotshard.connect(server.address, reconnect_s=30.0) as cache:
+        with hotshard.connect(server.address, reconnect_s=30.0, files_max=FILES_MAX) as cache:
             while not ended.is_set():
                 for uri in dice.sample(uris, len(uris)):
                     if ended.is_set():
@@ -154,7 +156,7 @@ def read_all(
 
     def run(server: Server, number: int) -> None:
         reader = _Reader(server, expected, load)
-        with hotshard.connect(server.address) as cache:
+        with hotshard.connect(server.address, files_max=FILES_MAX) as cache:
             for index, uri in enumerate(uris):
                 if (index + number) % each < (copies or each):
                     reader.read(cache, uri)

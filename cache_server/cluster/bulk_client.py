@@ -14,10 +14,11 @@ from dataclasses import dataclass, field
 from functools import partial
 from itertools import count
 
+from cache_server.core.patience import Patience
 from cache_server.origins.origin import Fetched, Target, Want
 from cache_server.origins.threads import Threads
 from cache_server.origins.transfer import Aborted, TargetFailed, Transfer, in_thread
-from hotshard.bulkline import BulkLine, LineBroken
+from hotshard.bulkline import BulkLine, Foreign, LineBroken
 from hotshard.core import bulkwire as wire
 from hotshard.core.checksum import Algorithm, Checksum, running
 
@@ -41,7 +42,7 @@ class Refused(Exception):
 
 
 class Unreachable(Exception):
-    """No connection to the bulk port could be made."""
+    """No connection to the bulk port could be made, or another program is there."""
 
 
 class Mismatch(Exception):
@@ -98,18 +99,25 @@ class _Sums:
 
 
 def attempt_s(length: int) -> float:
-    """How long an attempt at so many bytes may take."""
+    """How long an attempt at so many bytes may take, when attempts take no time to speak of."""
     return ATTEMPT_S + length / ATTEMPT_BYTES_PER_S
 
 
 class BulkClient:
     """The connections to one member."""
 
-    def __init__(self, address: str, options: BulkOptions, pool: Threads) -> None:
+    def __init__(
+        self,
+        address: str,
+        options: BulkOptions,
+        pool: Threads,
+        patience: Patience | None = None,
+    ) -> None:
         host, _, port = address.rpartition(":")
         self._host, self._port = host.strip("[]"), int(port)
         self._options = options
         self._pool = pool
+        self._patience = patience or Patience()
         self._cluster = wire.cluster_id(options.cluster)
         self._idle: deque[BulkLine] = deque()
         self._lock = threading.Lock()
@@ -125,9 +133,12 @@ class BulkClient:
             TargetFailed: the target could not be written.
         """
         request = self._request(want, flags, view)
-        transfer = Transfer()
-        work = partial(self._read, request, want, landing, transfer)
-        return await in_thread(self._pool, work, transfer)
+        transfer, usual_s = Transfer(), attempt_s(want.length)
+        limit_s = usual_s * self._patience.factor
+        work = partial(self._read, request, want, landing, transfer, limit_s)
+        fetched, waited_s = await in_thread(self._pool, work, transfer)
+        self._patience.took(waited_s / usual_s)
+        return fetched
 
     async def whole(self, want: Want, view: int) -> Checksum | None:
         """The origin's checksum of the whole object, as the member knows it.
@@ -137,7 +148,9 @@ class BulkClient:
         """
         request = self._request(want, wire.Flag.FORWARDED, view, wire.Kind.WHOLE)
         transfer = Transfer()
-        return await in_thread(self._pool, partial(self._whole, request, transfer), transfer)
+        limit_s = attempt_s(0) * self._patience.factor
+        work = partial(self._whole, request, transfer, limit_s)
+        return await in_thread(self._pool, work, transfer)
 
     def close(self) -> None:
         """Close the idle connections; the others close when they are done."""
@@ -172,9 +185,15 @@ class BulkClient:
     # -- in a thread -------------------------------------------------------------------------------
 
     def _read(
-        self, request: wire.Request, want: Want, landing: Landing, transfer: Transfer
-    ) -> Fetched:
-        line, reply = self._exchange(request, transfer)
+        self,
+        request: wire.Request,
+        want: Want,
+        landing: Landing,
+        transfer: Transfer,
+        limit_s: float,
+    ) -> tuple[Fetched, float]:
+        """The block, and how long the member kept us waiting."""
+        line, reply = self._exchange(request, transfer, limit_s)
         healthy = False
         try:
             _check(reply, want)
@@ -183,30 +202,33 @@ class BulkClient:
             entire = want.length == want.info.size
             algorithm = reply.algorithm if entire and reply.algorithm else want.algorithm
             sums = _Sums(algorithm, reply.algorithm)
-            deadline_s = time.monotonic() + attempt_s(want.length)
             if want.length <= SMALL_BYTES:
-                value = _receive_small(line, reply, sums, landing, deadline_s)
+                value = _receive_small(line, reply, sums, landing, limit_s)
             else:
-                value = _receive_large(line, reply, sums, landing, transfer, deadline_s)
-            healthy = True
+                value = _receive_large(line, reply, sums, landing, transfer, limit_s)
+            waited_s, healthy = line.waited_s, True
         finally:
             self._put_back(line, healthy=healthy)
-        return Fetched(value, algorithm)
+        return Fetched(value, algorithm), waited_s
 
-    def _whole(self, request: wire.Request, transfer: Transfer) -> Checksum | None:
-        line, reply = self._exchange(request, transfer)
+    def _whole(self, request: wire.Request, transfer: Transfer, limit_s: float) -> Checksum | None:
+        line, reply = self._exchange(request, transfer, limit_s)
         self._put_back(line, healthy=True)
         if reply.algorithm is None or not reply.sums:
             return None
         return Checksum(reply.algorithm, reply.sums[0])
 
-    def _exchange(self, request: wire.Request, transfer: Transfer) -> tuple[BulkLine, wire.Reply]:
+    def _exchange(
+        self, request: wire.Request, transfer: Transfer, limit_s: float
+    ) -> tuple[BulkLine, wire.Reply]:
         try:
-            line, reply = self._exchange_on(self._take(), request, transfer)
+            line, reply = self._exchange_on(self._take(), request, transfer, limit_s)
+        except Foreign as error:
+            raise Unreachable(str(error)) from error
         except LineBroken as error:
             if not error.stale:
                 raise
-            line, reply = self._exchange_on(self._connect(), request, transfer)
+            line, reply = self._exchange_on(self._connect(), request, transfer, limit_s)
         if reply.status is not wire.Status.OK:
             closing = {wire.Status.MALFORMED} if reply.request_id else {reply.status}
             self._put_back(line, healthy=reply.status not in closing)
@@ -214,11 +236,11 @@ class BulkClient:
         return line, reply
 
     def _exchange_on(
-        self, line: BulkLine, request: wire.Request, transfer: Transfer
+        self, line: BulkLine, request: wire.Request, transfer: Transfer, limit_s: float
     ) -> tuple[BulkLine, wire.Reply]:
         try:
             transfer.attach(line.sock)
-            return line, line.exchange(request, time.monotonic() + attempt_s(request.length))
+            return line, line.exchange(request, limit_s)
         except BaseException:
             line.close()
             raise
@@ -260,7 +282,7 @@ def _check(reply: wire.Reply, want: Want) -> None:
 
 
 def _receive_small(
-    line: BulkLine, reply: wire.Reply, sums: _Sums, landing: Landing, deadline_s: float
+    line: BulkLine, reply: wire.Reply, sums: _Sums, landing: Landing, limit_s: float
 ) -> int:
     """Receive, check, write."""
     data = bytearray(reply.length)
@@ -271,7 +293,7 @@ def _receive_small(
         view[at : at + len(piece)] = piece
         at += len(piece)
 
-    line.payload(reply.length, sink, deadline_s)
+    line.payload(reply.length, sink, limit_s)
     sums.update(view)
     value = sums.checked(reply)
     if landing.claim():
@@ -285,7 +307,7 @@ def _receive_large(
     sums: _Sums,
     landing: Landing,
     transfer: Transfer,
-    deadline_s: float,
+    limit_s: float,
 ) -> int:
     """Write as it comes; nobody reads the place before it has been checked."""
     at = 0
@@ -298,7 +320,7 @@ def _receive_large(
         _write(landing.target, piece, at)
         at += len(piece)
 
-    line.payload(reply.length, sink, deadline_s)
+    line.payload(reply.length, sink, limit_s)
     return sums.checked(reply)
 
 

@@ -6,13 +6,16 @@ the cluster's name and the version of the asker's view. Answers are bounded by d
 
 import asyncio
 import os
-from collections.abc import Awaitable
+import time
+from collections.abc import AsyncIterator, Awaitable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import grpc
 
 from cache_server.cluster.bulk_client import Landing, attempt_s
+from cache_server.core.patience import Patience
 from cache_server.origins.origin import Fetched, ListPage, Want
 from cache_server.origins.transfer import TargetFailed
 from hotshard.core.checksum import running
@@ -59,7 +62,8 @@ class GrpcOptions:
 class GrpcPeer:
     """The channel to one member."""
 
-    def __init__(self, address: str, options: GrpcOptions) -> None:
+    def __init__(self, address: str, options: GrpcOptions, patience: Patience) -> None:
+        self._patience = patience
         if options.credentials is None:
             self._channel = grpc.aio.insecure_channel(address, _OPTIONS)
         else:
@@ -75,8 +79,9 @@ class GrpcPeer:
             HotshardError: what the member says.
         """
         request = types_pb2.StatRequest(uri=uri)
-        call = self._stub.Stat(request, timeout=ASK_S, metadata=self._metadata(view))
-        return info_from_pb(await _answer(call))
+        async with self._in_time(ASK_S) as limit_s:
+            call = self._stub.Stat(request, timeout=limit_s, metadata=self._metadata(view))
+            return info_from_pb(await _answer(call))
 
     async def status(self, timeout_s: float) -> types_pb2.StatusReply:
         """How the member is; raises as `stat` does."""
@@ -96,11 +101,12 @@ class GrpcPeer:
             page_token=_TOKEN_PREFIX + token if token else "",
             page_size=page_size,
         )
-        call = self._stub.List(request, timeout=2 * ASK_S, metadata=self._metadata(view))
-        try:
-            reply = await _answer(call.read())
-        finally:
-            call.cancel()
+        async with self._in_time(2 * ASK_S) as limit_s:
+            call = self._stub.List(request, timeout=limit_s, metadata=self._metadata(view))
+            try:
+                reply = await _answer(call.read())
+            finally:
+                call.cancel()
         if reply is grpc.aio.EOF:
             raise NoAnswer("the listing ended before it began")
         next_token = reply.next_page_token
@@ -123,17 +129,16 @@ class GrpcPeer:
         request = pb.ReadRequest(
             uri=info.uri, version=info.version, offset=want.offset, length=want.length
         )
-        call = self._stub.Read(
-            request, timeout=attempt_s(want.length) + ASK_S, metadata=self._metadata(view)
-        )
         data = bytearray()
-        try:
-            while (reply := await _answer(call.read())) is not grpc.aio.EOF:
-                data += reply.data
-                if len(data) > want.length:
-                    break
-        finally:
-            call.cancel()
+        async with self._in_time(attempt_s(want.length) + ASK_S) as limit_s:
+            call = self._stub.Read(request, timeout=limit_s, metadata=self._metadata(view))
+            try:
+                while (reply := await _answer(call.read())) is not grpc.aio.EOF:
+                    data += reply.data
+                    if len(data) > want.length:
+                        break
+            finally:
+                call.cancel()
         if len(data) != want.length:
             raise NoAnswer(f"{len(data)} bytes came instead of {want.length}")
         return await asyncio.to_thread(_land, want, landing, data)
@@ -141,6 +146,13 @@ class GrpcPeer:
     async def close(self) -> None:
         """Close the channel."""
         await self._channel.close()
+
+    @asynccontextmanager
+    async def _in_time(self, usual_s: float) -> AsyncIterator[float]:
+        """Around one request: gives its deadline, and learns from how long it took."""
+        began = time.monotonic()
+        yield usual_s * self._patience.factor
+        self._patience.took((time.monotonic() - began) / usual_s)
 
     def _metadata(self, view: int) -> tuple[tuple[str, str], ...]:
         return (FORWARDED_KEY, "1"), (CLUSTER_KEY, self._cluster), (VIEW_KEY, str(view))

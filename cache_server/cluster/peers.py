@@ -28,6 +28,7 @@ from cache_server.cluster.bulk_client import (
 from cache_server.cluster.grpc_peer import GrpcOptions, GrpcPeer, NoAnswer
 from cache_server.cluster.ports import PeerAddress, PeerEvents, Placement
 from cache_server.core.breaker import Breaker
+from cache_server.core.patience import Patience
 from cache_server.origins.origin import Fetched, ListPage, Want
 from cache_server.origins.threads import Threads
 from cache_server.origins.transfer import TargetFailed
@@ -80,13 +81,22 @@ class PeerOptions:
 class _Link:
     """All that is kept of one member."""
 
-    def __init__(self, peer: PeerAddress, options: PeerOptions, pool: Threads) -> None:
+    def __init__(
+        self,
+        peer: PeerAddress,
+        options: PeerOptions,
+        pool: Threads,
+        patience: dict[str, Patience],
+    ) -> None:
         self.peer = peer
-        self.bulk = BulkClient(peer.bulk, options.bulk, pool) if peer.bulk else None
+        self.bulk = (
+            BulkClient(peer.bulk, options.bulk, pool, patience["bulk"]) if peer.bulk else None
+        )
         self.breakers = {path: Breaker() for path in ("bulk", "grpc")}
         self.slots = FetchSlots(options.connections, max(1, options.connections // 2))
         self.bulk_avoided_until = 0.0
         self._grpc_options = options.grpc
+        self._grpc_patience = patience["grpc"]
         self._grpc: GrpcPeer | None = None
 
     @property
@@ -99,7 +109,7 @@ class _Link:
         if not self.peer.grpc:
             raise NoAnswer("no gRPC address")
         if self._grpc is None:
-            self._grpc = GrpcPeer(self.peer.grpc, self._grpc_options)
+            self._grpc = GrpcPeer(self.peer.grpc, self._grpc_options, self._grpc_patience)
         return self._grpc
 
     async def close(self) -> None:
@@ -118,6 +128,7 @@ class Peers:
         self._events = events
         self._links: dict[str, _Link] = {}
         self._pool = Threads(THREADS, "peer")
+        self._patience = {path: Patience() for path in ("bulk", "grpc")}  # of this node with all
 
     async def close(self) -> None:
         """Give up all connections."""
@@ -299,7 +310,7 @@ class Peers:
         if link is None or link.peer != peer:  # it has come back with another address
             if link is not None and link.bulk is not None:
                 link.bulk.close()
-            link = self._links[peer.id] = _Link(peer, self._options, self._pool)
+            link = self._links[peer.id] = _Link(peer, self._options, self._pool, self._patience)
         return link
 
 

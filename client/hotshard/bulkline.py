@@ -16,7 +16,7 @@ from collections.abc import Callable
 from hotshard.core import bulkwire as wire
 
 BUFFER_BYTES = 1 << 20
-PENDING_MAX_S = 30.0
+PENDING_MAX_S = 60.0
 """How long a peer may say that it is still at it."""
 _TIMEVAL = struct.Struct("@ll")
 _LEAST_WAIT_S = 0.001
@@ -34,6 +34,10 @@ class LineBroken(Exception):
         """It had been kept idle, and nothing of an answer came: a fresh one may do better."""
 
 
+class Foreign(LineBroken):
+    """Another program answers at this address."""
+
+
 class BulkLine:
     """See the module."""
 
@@ -46,6 +50,8 @@ class BulkLine:
             LineBroken: nobody answers there, or the certificate cannot be trusted.
         """
         self.idle_since = 0.0
+        self.waited_s = 0.0
+        """The longest that the other side kept us waiting in the last exchange, or with its payload."""
         self._used = False
         self._view = memoryview(mmap.mmap(-1, BUFFER_BYTES))
         self._waitall = 0 if tls else socket.MSG_WAITALL
@@ -54,41 +60,53 @@ class BulkLine:
         except OSError as error:
             raise LineBroken(f"cannot connect to {host}:{port}: {error}") from error
 
-    def exchange(self, request: wire.Request, deadline_s: float) -> wire.Reply:
+    def exchange(self, request: wire.Request, limit_s: float) -> wire.Reply:
         """Send a request and receive the head of the reply to it.
 
         Args:
             request: what to ask.
-            deadline_s: for the reply to begin; moved on each time the peer says that it is still at it.
+            limit_s: for the reply to begin, or for the peer to say that it is still at it.
 
         Raises:
             LineBroken: see there.
+            Foreign: what answers is no bulk port.
         """
-        pending_until = time.monotonic() + PENDING_MAX_S
-        patience_s = deadline_s - time.monotonic()
+        began = asked = time.monotonic()
+        self.waited_s = 0.0
         try:
-            self._send(wire.encode_request(request), deadline_s)
+            self._send(wire.encode_request(request), began + limit_s)
             while True:
-                reply = self._reply(request, deadline_s)
+                reply = self._reply(request, asked + limit_s)
+                now = time.monotonic()
+                self.waited_s = max(self.waited_s, now - asked)
                 if reply.status is not wire.Status.PENDING:
                     return reply
-                if time.monotonic() > pending_until:
+                if now > began + PENDING_MAX_S:
                     raise LineBroken("the peer is still fetching it")
-                deadline_s = time.monotonic() + patience_s
+                asked = now
         except wire.Malformed as error:
-            raise LineBroken(str(error)) from error
+            raise Foreign(str(error)) from error
 
-    def payload(self, length: int, sink: Sink, deadline_s: float) -> None:
+    def payload(self, length: int, sink: Sink, limit_s: float) -> None:
         """Hand exactly `length` bytes of payload to the sink, in pieces.
+
+        Args:
+            length: of the payload.
+            sink: takes it; its own time does not count.
+            limit_s: for all of it to come.
 
         Raises:
             LineBroken: see there.
         """
+        left_s = limit_s
         while length:
             piece = self._view[: min(length, BUFFER_BYTES)]
-            self._fill(piece, deadline_s)
+            began = time.monotonic()
+            self._fill(piece, began + left_s)
+            left_s -= time.monotonic() - began
             sink(piece)
             length -= len(piece)
+        self.waited_s = max(self.waited_s, limit_s - left_s)
 
     def close(self) -> None:
         """Give the connection up."""

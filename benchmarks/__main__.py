@@ -1,4 +1,4 @@
-"""`python -m benchmarks`: list, run, compare, report.
+"""`python -m benchmarks`: list, run, compare, report, load, data.
 
 Exit codes: 0 all well; 1 a row broke (crashed, or read wrong bytes), or `compare` found one worse;
 2 the command line is wrong; 3 every row was measured, but one is under its target (not with --no-gate).
@@ -8,11 +8,11 @@ import sys
 import tempfile
 
 import click
-from rich.console import Console
 
 from benchmarks import report, results, terminal
 from benchmarks.bench import SEED, Bench, Scale
 from benchmarks.compare import compare
+from benchmarks.load.command import run_load, write_data
 from benchmarks.results import BenchError, RowResult
 from benchmarks.rows import CATALOGUE, select
 from benchmarks.runner import run_rows
@@ -20,13 +20,16 @@ from benchmarks.sabotage import Sabotage
 from benchmarks.stats import Verdict
 
 BROKEN, UNDER_TARGET = 1, 3
-_PIPE_WIDTH = 130
 _QUICK_ROUNDS = 3
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 def main() -> None:
     """Benchmarks of hotshard: each row beside the limit of the machine, measured in the same run."""
+
+
+main.add_command(run_load)
+main.add_command(write_data)
 
 
 @main.command("list")
@@ -71,7 +74,7 @@ def run(
 ) -> None:
     """Run rows. A suite is the first part of row names: local, origin, scale."""
     quick = "quick" in names
-    console = _console()
+    console = terminal.console()
     try:
         rows = select(names)
         with tempfile.TemporaryDirectory(prefix="hotshard-bench-", dir=directory) as work:
@@ -97,7 +100,7 @@ def compare_files(before: str, after: str) -> None:
     changes = compare(_load(before), _load(after))
     if not changes:
         raise click.UsageError("the two files have no row in common")
-    terminal.show_changes(_console(), changes)
+    terminal.show_changes(terminal.console(), changes)
     sys.exit(BROKEN if any(each.verdict is Verdict.WORSE for each in changes) else 0)
 
 
@@ -118,11 +121,6 @@ def _load(path: str) -> list[RowResult]:
             return results.load(file.read(), source=path)
     except BenchError as error:
         raise click.UsageError(str(error)) from error
-
-
-def _console() -> Console:
-    """As wide as the terminal; in a pipe, wide enough for the tables."""
-    return Console() if sys.stdout.isatty() else Console(width=_PIPE_WIDTH)
 
 
 def _progress(line: str) -> None:

@@ -24,16 +24,28 @@ _WRITE_BYTES = 1 << 20
 
 @dataclass(frozen=True, slots=True)
 class DataSet:
-    """`count` objects of `object_bytes` each, all determined by `seed`."""
+    """`count` objects of `object_bytes` each, all determined by `seed`.
+
+    With a standard deviation, sizes are drawn from a normal distribution around `object_bytes`, cut at a
+    quarter of it and at its double.
+    """
 
     seed: int
     count: int
     object_bytes: int
+    stdev_bytes: int = 0
 
     @property
     def total_bytes(self) -> int:
         """Of all objects."""
-        return self.count * self.object_bytes
+        return sum(self.size(index) for index in range(self.count))
+
+    def size(self, index: int) -> int:
+        """Of one object."""
+        if not self.stdev_bytes:
+            return self.object_bytes
+        drawn = random.Random(f"{self.seed}/{index}").gauss(self.object_bytes, self.stdev_bytes)
+        return max(self.object_bytes // 4, min(round(drawn), 2 * self.object_bytes))
 
     def name(self, index: int) -> str:
         """The object's key, relative to wherever the set is put; in key order."""
@@ -41,7 +53,7 @@ class DataSet:
 
     def content(self, index: int, offset: int, length: int) -> bytes:
         """[offset, offset + length) of an object, cut at its end."""
-        stop = min(offset + length, self.object_bytes)
+        stop = min(offset + length, self.size(index))
         first = offset // PAGE
         pages = -(-stop // PAGE) - first
         body = bytearray(_base(self.seed) * max(0, pages))
@@ -51,7 +63,7 @@ class DataSet:
 
     def pieces(self, index: int) -> Iterator[bytes]:
         """An object's content in pieces of at most 1 MiB."""
-        for offset in range(0, self.object_bytes, _WRITE_BYTES):
+        for offset in range(0, self.size(index), _WRITE_BYTES):
             yield self.content(index, offset, _WRITE_BYTES)
 
     def check(self, index: int, offset: int, length: int, got: Bytes) -> None:

@@ -48,6 +48,7 @@ class Node:
     cache_dir: str
     socket_path: str
     grpc_address: str
+    bulk_address: str
 
 
 @contextlib.contextmanager
@@ -67,13 +68,14 @@ def cache_node(
         BenchError: it does not come up; with the end of its log.
     """
     os.makedirs(directory)
-    grpc_port, admin_port = free_ports(2)
+    grpc_port, bulk_port, admin_port = free_ports(3)
     cache_dir = os.path.join(directory, "cache")
     socket_path = os.path.join(directory, "s")
     config: dict[str, Any] = {
         "origins": list(origins),
         "cache_dirs": [{"path": cache_dir}],
         "grpc": {"listen": f"127.0.0.1:{grpc_port}"},
+        "bulk": {"listen": f"127.0.0.1:{bulk_port}"},
         "admin": {"listen": f"127.0.0.1:{admin_port}"},
         "local_socket": {"path": socket_path},
         "log": {"level": "warning"},
@@ -95,7 +97,8 @@ def cache_node(
         )
     try:
         _wait_ready(process, admin_port, log_path)
-        yield Node(process.pid, cache_dir, socket_path, f"127.0.0.1:{grpc_port}")
+        grpc, bulk = f"127.0.0.1:{grpc_port}", f"127.0.0.1:{bulk_port}"
+        yield Node(process.pid, cache_dir, socket_path, grpc, bulk)
     except BaseException:
         _stop(process)  # that it would not stop is not the news now
         raise

@@ -1,5 +1,6 @@
 """Results as tables on a terminal."""
 
+import sys
 from collections.abc import Sequence
 
 from rich.console import Console
@@ -10,6 +11,12 @@ from benchmarks.results import RowResult
 from benchmarks.stats import Verdict
 
 _COLOURS = {Verdict.WORSE: "red", Verdict.SAME: "dim", Verdict.BETTER: "green"}
+_PIPE_WIDTH = 130
+
+
+def console() -> Console:
+    """As wide as the terminal; in a pipe, wide enough for the tables."""
+    return Console() if sys.stdout.isatty() else Console(width=_PIPE_WIDTH)
 
 
 def number(value: float | None) -> str:

@@ -11,12 +11,13 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 
-from benchmarks.data import DataSet
+from benchmarks.load.objects import Objects
 from benchmarks.load.targets import Target
 from benchmarks.load.workloads import Read
 
-LATENCIES_MAX = 1_000_000  # per loop: 8 MB; later calls are made and counted, but not timed
+LATENCIES_MAX = 4_000_000  # per loop: 32 MB; later calls are made and counted, but not timed
 _CHECKED_READS = 64
+_LONGER = 2.0
 
 
 @dataclass(slots=True)
@@ -29,54 +30,39 @@ class Tally:
     cpu_s: float
     """Of this process."""
     latencies_ns: "array[int]"
+    """Of the first LATENCIES_MAX calls."""
 
 
-@dataclass(frozen=True, slots=True)
-class Place:
-    """A data set below a uri prefix."""
-
-    data: DataSet
-    prefix: str
-    """Ends in "/"."""
-
-    def uri(self, index: int) -> str:
-        """Where object number `index` is."""
-        return self.prefix + self.data.name(index)
-
-    def uris(self) -> list[str]:
-        """All of them."""
-        return [self.uri(index) for index in range(self.data.count)]
-
-
-def closed_loop(target: Target, place: Place, reads: Iterator[Read], seconds: float) -> Tally:
+def closed_loop(target: Target, place: Objects, reads: Iterator[Read], seconds: float) -> Tally:
     """As many calls as fit into `seconds`."""
     return _loop(target, place, reads, seconds, due_ns=None)
 
 
 def open_loop(
-    target: Target, place: Place, reads: Iterator[Read], seconds: float, rate: float
+    target: Target, place: Objects, reads: Iterator[Read], seconds: float, rate: float
 ) -> Tally:
-    """`rate` calls a second for `seconds`; lasts longer if the target cannot keep up."""
+    """`rate` calls a second for `seconds`; if the target cannot keep up, twice as long at most."""
     gap_ns = 1e9 / rate
-    calls = max(1, int(seconds * rate))
-    return _loop(target, place, islice(reads, calls), float("inf"), lambda done: int(done * gap_ns))
+    calls = islice(reads, max(1, int(seconds * rate)))
+    return _loop(target, place, calls, _LONGER * seconds, lambda done: int(done * gap_ns))
 
 
-def check_reads(target: Target, place: Place, reads: Iterator[Read]) -> None:
+def check_reads(target: Target, place: Objects, reads: Iterator[Read]) -> None:
     """Make the first reads once more, untimed, and compare every byte.
 
     Raises:
         WrongBytes: some differ.
     """
+    uris = place.uris()
     for read in islice(reads, _CHECKED_READS):
         view = memoryview(bytearray(read.length))
-        count = target.read_into(place.uri(read.index), view, read.offset)
-        place.data.check(read.index, read.offset, read.length, view[:count])
+        count = target.read_into(uris[read.index], view, read.offset)
+        place.check(read.index, read.offset, read.length, view[:count])
 
 
 def _loop(
     target: Target,
-    place: Place,
+    place: Objects,
     reads: Iterator[Read],
     seconds: float,
     due_ns: Callable[[int], int] | None,

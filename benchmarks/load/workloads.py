@@ -10,8 +10,18 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 from itertools import accumulate, count
+from typing import Protocol
 
-from benchmarks.data import DataSet
+
+class Sized(Protocol):
+    """Numbered objects with sizes."""
+
+    @property
+    def count(self) -> int:
+        """How many there are."""
+
+    def size(self, index: int) -> int:
+        """Bytes of one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +44,8 @@ class Kind(StrEnum):
     """Aligned ranges of objects whose popularity falls with a power of their rank."""
     EPOCHS = "epochs"
     """Every object once per epoch, in an order shuffled anew each time and dealt out to the ranks."""
+    RESTORE = "restore"
+    """Every object from begin to end in key order, by all ranks at once: a checkpoint is loaded."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,10 +59,12 @@ class Workload:
     exponent: float = 1.0
     """Of ZIPF."""
 
-    def reads(self, data: DataSet, rank: int, ranks: int) -> Iterator[Read]:
+    def reads(self, data: Sized, rank: int, ranks: int) -> Iterator[Read]:
         """The reads of one rank; endless."""
         if self.kind is Kind.SEQUENTIAL:
             return self._through(data, _rounds(data.count, rank, ranks))
+        if self.kind is Kind.RESTORE:
+            return self._through(data, _rounds(data.count, 0, 1))
         if self.kind is Kind.EPOCHS:
             return self._through(data, shuffled_epochs(data.count, rank, ranks, self.seed))
         rng = random.Random(f"{self.seed}/{rank}")
@@ -58,19 +72,17 @@ class Workload:
             return self._scattered(data, zipf(data.count, self.exponent, rng), rng)
         return self._scattered(data, _uniform(data.count, rng), rng)
 
-    def _through(self, data: DataSet, objects: Iterator[int]) -> Iterator[Read]:
+    def _through(self, data: Sized, objects: Iterator[int]) -> Iterator[Read]:
         for index in objects:
-            for offset in range(0, data.object_bytes, self.read_bytes):
-                length = min(self.read_bytes, data.object_bytes - offset)
-                yield Read(index, offset, length)
+            size = data.size(index)
+            for offset in range(0, size, self.read_bytes):
+                yield Read(index, offset, min(self.read_bytes, size - offset))
 
-    def _scattered(
-        self, data: DataSet, objects: Iterator[int], rng: random.Random
-    ) -> Iterator[Read]:
-        places = -(-data.object_bytes // self.read_bytes)
+    def _scattered(self, data: Sized, objects: Iterator[int], rng: random.Random) -> Iterator[Read]:
         for index in objects:
-            offset = rng.randrange(places) * self.read_bytes
-            yield Read(index, offset, min(self.read_bytes, data.object_bytes - offset))
+            size = data.size(index)
+            offset = rng.randrange(-(-size // self.read_bytes)) * self.read_bytes
+            yield Read(index, offset, min(self.read_bytes, size - offset))
 
 
 def shuffled_epochs(objects: int, rank: int, ranks: int, seed: int) -> Iterator[int]:

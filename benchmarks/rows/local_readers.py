@@ -7,7 +7,7 @@ from dataclasses import replace
 from benchmarks.bench import Bench, Row, Sides
 from benchmarks.cost import Cost
 from benchmarks.data import DataSet
-from benchmarks.load.crew import Crew, Load
+from benchmarks.load.crew import Crew, Load, together
 from benchmarks.load.targets import CacheClient, Files, Sabotaged
 from benchmarks.load.workloads import Kind, Workload
 from benchmarks.results import Measured
@@ -30,10 +30,12 @@ def _open(bench: Bench) -> Iterator[Sides]:
 
             def run() -> Measured:
                 with Cost({"server": hot.node.pid}) as cost:
-                    measured = ours.run()
+                    measured = together(ours.run())
                 return replace(measured, cpu_s={**measured.cpu_s, "server": cost.cpu_s["server"]})
 
-            yield Sides(ours=run, limits={"preadv in as many processes": limit.run})
+            yield Sides(
+                ours=run, limits={"preadv in as many processes": lambda: together(limit.run())}
+            )
 
 
 ROWS = (

@@ -17,8 +17,8 @@ from dataclasses import dataclass, replace
 from benchmarks.bench import Bench, Row, Sides
 from benchmarks.cost import Cost
 from benchmarks.data import DataSet
-from benchmarks.load.loops import Place
-from benchmarks.node import Node, cache_node, free_ports
+from benchmarks.load.objects import Place
+from benchmarks.node import Node, cache_node
 from benchmarks.results import BenchError, Measured
 from benchmarks.rows.scene import Hot, connect, warm
 from benchmarks.sabotage import Sabotage
@@ -77,12 +77,7 @@ def _open(bench: Bench) -> Iterator[Sides]:
     origin = os.path.join(bench.directory, "origin")
     data.write(origin)
     place = Place(data, f"file://{origin}/")
-    (port,) = free_ports(1)
-    served = cache_node(
-        os.path.join(bench.directory, "node"),
-        [{"prefix": place.prefix}],
-        bulk={"listen": f"127.0.0.1:{port}"},
-    )
+    served = cache_node(os.path.join(bench.directory, "node"), [{"prefix": place.prefix}])
     out = os.path.join(bench.directory, "received")
     with served as node, connect(node) as client:
         warm(client, place)
@@ -90,7 +85,7 @@ def _open(bench: Bench) -> Iterator[Sides]:
         scene = _Scene(data, info, node, out, total, bench.sabotage)
         with _sender(Hot(node, place, client).cached_path(0), total) as (pid, sender_port):
             yield Sides(
-                ours=lambda: _ours(scene, f"127.0.0.1:{port}"),
+                ours=lambda: _ours(scene, node.bulk_address),
                 limits={"sendfile and splice": lambda: _splice(scene, pid, sender_port)},
             )
 

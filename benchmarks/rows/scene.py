@@ -12,7 +12,7 @@ from typing import Any
 
 import hotshard
 from benchmarks.data import DataSet
-from benchmarks.load.loops import Place
+from benchmarks.load.objects import Place
 from benchmarks.node import Node, cache_node
 from benchmarks.results import BenchError
 from hotshard.cli.s3_server import SeaweedS3

@@ -350,8 +350,8 @@ def _arm(sock: socket.socket, deadline_s: float) -> None:
     left_s = deadline_s - time.monotonic()
     if left_s <= 0:
         raise _TooSlow
-    seconds, rest = divmod(left_s, 1.0)
-    limit = _TIMEVAL.pack(int(seconds), int(rest * 1e6) + 1)
+    seconds, microseconds = divmod(int(left_s * 1e6) + 1, 1_000_000)
+    limit = _TIMEVAL.pack(seconds, microseconds)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, limit)
 
 

@@ -5,9 +5,10 @@ from contextlib import closing
 import pytest
 
 from benchmarks.data import DataSet
-from benchmarks.load.crew import Crew, Load
+from benchmarks.load.crew import Crew, Load, together
 from benchmarks.load.latency import percentiles_ns
-from benchmarks.load.loops import Place, check_reads, closed_loop, open_loop
+from benchmarks.load.loops import check_reads, closed_loop, open_loop
+from benchmarks.load.objects import Place
 from benchmarks.load.targets import CacheClient, DirectS3, Files, Sabotaged, TargetSpec
 from benchmarks.load.workloads import Kind, Workload
 from benchmarks.results import BenchError, WrongBytes
@@ -59,7 +60,7 @@ def test_a_closed_loop_sees_only_the_stall_itself(place):
 def test_a_crew_reads_together_again_and_again(place):
     with Crew(Load(Files(), place, WORKLOAD, seconds=0.05), 2) as crew:
         for _ in range(2):
-            taken = crew.run()
+            taken = together(crew.run())
             assert taken.payload_bytes == taken.operations * WORKLOAD.read_bytes > 0
             assert taken.cpu_s["client"] > 0
             assert percentiles_ns(taken.histogram)[50.0] > 0
@@ -67,7 +68,7 @@ def test_a_crew_reads_together_again_and_again(place):
 
 def test_a_crew_at_a_rate_makes_so_many_calls(place):
     with Crew(Load(Files(), place, WORKLOAD, seconds=0.2, rate=200), 2) as crew:
-        assert crew.run().operations == 40
+        assert together(crew.run()).operations == 40
 
 
 def test_a_wrong_byte_in_any_process_fails_the_run(place):
@@ -79,7 +80,7 @@ def test_a_wrong_byte_in_any_process_fails_the_run(place):
 def test_a_slow_target_shows(place):
     slow = Load(Sabotaged(Files(), Sabotage.SLOW), place, WORKLOAD, seconds=0.05)
     with Crew(slow, 1) as slowed, Crew(Load(Files(), place, WORKLOAD, seconds=0.05), 1) as crew:
-        assert slowed.run().value < crew.run().value / 5
+        assert together(slowed.run()).value < together(crew.run()).value / 5
 
 
 def test_a_target_that_cannot_be_opened_or_read_fails_the_run(place):

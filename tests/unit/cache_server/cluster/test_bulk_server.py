@@ -8,6 +8,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from cache_server.cluster import bulk_server
 from hotshard.bulkline import BulkLine, LineBroken
 from hotshard.core import bulkwire as wire
 from hotshard.core.checksum import Algorithm, checksum
@@ -218,6 +219,15 @@ async def test_whoever_takes_no_bytes_is_cut_off(server, monkeypatch):
 
     await asyncio.to_thread(never_read)
     assert server.count('hotshard_bulk_refused_total{reason="slow"}') == 1
+
+
+def test_a_time_just_under_a_whole_second_is_one_that_the_kernel_takes(monkeypatch):
+    ours, theirs = socket.socketpair()
+    monkeypatch.setattr(bulk_server.time, "monotonic", lambda: 0.0)
+    with ours, theirs:
+        for left_s in (2.9999999, 2.9999995, 1e-9, 3.0):
+            bulk_server._arm(ours, left_s)
+            assert ours.getsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, 16) > bytes(16)
 
 
 async def test_a_slow_origin_is_told_from_a_dead_member(server):

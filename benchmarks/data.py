@@ -38,6 +38,8 @@ class DataSet:
     @property
     def total_bytes(self) -> int:
         """Of all objects."""
+        if not self.stdev_bytes:
+            return self.count * self.object_bytes
         return sum(self.size(index) for index in range(self.count))
 
     def size(self, index: int) -> int:

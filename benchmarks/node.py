@@ -22,6 +22,7 @@ from benchmarks.results import BenchError
 _READY_S = 120.0  # a million shards on a busy machine
 _STOP_S = 30.0
 _POLL_S = 0.02
+_FLOOR = "2GiB"
 # Asks the kernel to kill the process with its parent, then becomes the server. Not a preexec_fn: those
 # run between fork and exec of a process that has threads.
 _LAUNCHER = """
@@ -79,6 +80,7 @@ def cache_node(
         "admin": {"listen": f"127.0.0.1:{admin_port}"},
         "local_socket": {"path": socket_path},
         "log": {"level": "warning"},
+        "free_space_floor": _FLOOR,  # the disk is not ours alone, and what we write goes soon
         **settings,
     }
     config_path = os.path.join(directory, "config.yaml")

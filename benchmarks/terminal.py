@@ -46,9 +46,8 @@ def show_results(console: Console, results: Sequence[RowResult]) -> None:
     console.print(table)
     for each in results:
         if each.error:
-            console.print(
-                f"{each.row}: {each.error}", markup=False, highlight=False, soft_wrap=True
-            )
+            text = f"{each.row}: {each.error.partition(chr(10))[0]}"
+            console.print(text, markup=False, highlight=False, soft_wrap=True)
 
 
 def verdict_of(result: RowResult) -> str:

@@ -15,6 +15,7 @@ from benchmarks.rows import (
     peer,
     scale,
     scale_placement,
+    training,
 )
 
 CATALOGUE: tuple[Row, ...] = (
@@ -25,6 +26,7 @@ CATALOGUE: tuple[Row, ...] = (
     *mount.ROWS,
     *mount_peers.ROWS,
     *origin.ROWS,
+    *training.ROWS,
     *scale.ROWS,
     *peer.ROWS,
     *scale_placement.ROWS,

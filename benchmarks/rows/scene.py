@@ -41,7 +41,7 @@ class Hot:
         info = self.client.stat(self.place.uri(index))
         name = shard_digest(info.uri, info.version, 0).hex()
         path = os.path.join(self.node.cache_dir, "sealed", name[:2], name)
-        if os.stat(path).st_size != self.data.object_bytes:
+        if os.stat(path).st_size != self.data.size(index):
             raise BenchError(f"{path} is not the cached copy of {info.uri}")
         return path
 
@@ -106,7 +106,7 @@ def in_s3(directory: str, data: DataSet) -> Iterator[Remote]:
         boto.create_bucket(Bucket=_BUCKET)
 
         def upload(index: int) -> None:
-            body = data.content(index, 0, data.object_bytes)
+            body = data.content(index, 0, data.size(index))
             boto.put_object(Bucket=_BUCKET, Key=f"data/{data.name(index)}", Body=body)
 
         with ThreadPoolExecutor(_UPLOADS) as pool:
@@ -127,7 +127,10 @@ def warm(client: hotshard.Client, place: Place) -> None:
     """
     found = client.warm([place.prefix])
     if not found.complete or found.resident_bytes != place.data.total_bytes:
-        raise BenchError(f"not everything became resident: {found}")
+        why = f": {found.failures[0]}" if found.failures else ""
+        raise BenchError(
+            f"{found.resident_bytes} of {place.data.total_bytes} bytes became resident{why}"
+        )
 
 
 def allow_open_files() -> None:

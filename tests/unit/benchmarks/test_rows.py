@@ -13,7 +13,10 @@ from benchmarks.sabotage import Sabotage
 from benchmarks.stats import ratio
 
 # These take minutes even in their smallest size, or need other projects' programs: at full scale only.
-LONG = ("mount_peers.", "peer.", "scale.placement")
+LONG = (
+    "mount_peers.", "peer.", "scale.placement",
+    "training.unet3d", "training.retinanet", "training.resnet50",
+)  # fmt: skip
 FULL = float(os.environ.get("HOTSHARD_TEST_SCALE", "0")) >= 1
 ROWS = [row for row in CATALOGUE if FULL or not row.name.startswith(LONG)]
 SPOILED = [(row, sabotage) for row in ROWS for sabotage in row.sabotages]

@@ -1,0 +1,1 @@
+"""The training benchmark: loaders of published models, with sleeps for their computing."""

@@ -223,8 +223,8 @@ async def test_whoever_takes_no_bytes_is_cut_off(server, monkeypatch):
 
 def test_a_time_just_under_a_whole_second_is_one_that_the_kernel_takes(monkeypatch):
     ours, theirs = socket.socketpair()
-    monkeypatch.setattr(bulk_server.time, "monotonic", lambda: 0.0)
-    with ours, theirs:
+    with ours, theirs, monkeypatch.context() as patch:
+        patch.setattr(time, "monotonic", lambda: 0.0)
         for left_s in (2.9999999, 2.9999995, 1e-9, 3.0):
             bulk_server._arm(ours, left_s)
             assert ours.getsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, 16) > bytes(16)

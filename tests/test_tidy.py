@@ -52,7 +52,7 @@ TESTED_ELSEWHERE = {
     "client/hotshard/core/objects.py": "tests/unit/hotshard/core/test_blocks.py",  # data only
     **{
         f"client/hotshard/{name}.py": "tests/contract/client/test_client.py"
-        for name in ("calls", "openfile", "packets", "remote")
+        for name in ("calls", "openfile", "packets", "remote", "routes", "transports")
     },
     **{
         f"client/hotshard/csi/{name}.py": "tests/csi/test_service.py"
@@ -67,6 +67,7 @@ TESTED_ELSEWHERE = {
             "volumes",
         )
     },
+    "client/hotshard/direct/origin.py": "tests/contract/client/conftest.py",
     "client/hotshard/mount/abi.py": "tests/unit/hotshard/mount/test_codec.py",
     **{
         f"client/hotshard/mount/{name}.py": f"tests/fuse/test_{test}.py"

@@ -12,12 +12,10 @@ import asyncio
 import contextlib
 import errno
 import functools
-import itertools
 import os
 import threading
 import time
-from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -29,7 +27,6 @@ from cache_server.origins.origin import (
     Want,
     ignore_request,
 )
-from cache_server.origins.posix_tree import Entry, Tree, describe, version_of
 from cache_server.origins.threads import Threads
 from cache_server.origins.transfer import FileSink, TargetFailed, Transfer, in_thread
 from hotshard.core.checksum import Checksum, checksum
@@ -44,10 +41,10 @@ from hotshard.core.errors import (
 )
 from hotshard.core.objects import ObjectInfo
 from hotshard.core.uri import parse
+from hotshard.posix_tree import Pages, Tree, describe, version_of
 
 _PIECE_BYTES = 1 << 20
 _PAGE_MAX = 10_000
-_CURSORS_MAX = 4  # listings under way; each may hold the names of a large directory
 _GRACE_S = 1.0
 _MISSING = {errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG}
 _DENIED = {errno.EACCES, errno.EPERM}
@@ -76,15 +73,14 @@ class PosixOrigin:
         self._tree = Tree(parse(options.prefix).key)
         self._pool = Threads(options.concurrency, "posix")
         self._buffers = threading.local()
-        # (prefix, recursive, token) -> the walk that goes on after this token
-        self._cursors: OrderedDict[tuple[str, bool, str], Iterator[Entry]] = OrderedDict()
+        self._pages = Pages(self._tree)
 
     async def start(self) -> None:
         """Nothing to do: a tree that is not mounted yet is reported by the requests to it."""
 
     async def close(self) -> None:
         """Give up the threads; idempotent."""
-        self._cursors.clear()
+        self._pages.clear()
         self._pool.close()
 
     async def stat(self, uri: str) -> ObjectInfo:
@@ -97,17 +93,12 @@ class PosixOrigin:
     ) -> ListPage:
         """One page of what begins with `prefix`."""
         self._check(prefix)
-        start = parse(prefix).key
-        cursor = (prefix, recursive, token)
-        # Popped, so that a generator never runs in two threads; a lost one is rebuilt from the token.
-        walk = self._cursors.pop(cursor, None) or self._tree.walk(start, token, recursive=recursive)
-        size = max(1, min(page_size, _PAGE_MAX))
-        entries = await self._run("LIST", prefix, lambda _: list(itertools.islice(walk, size)))
-        token = entries[-1].key if len(entries) == size else ""
-        if token:
-            self._cursors[prefix, recursive, token] = walk
-            if len(self._cursors) > _CURSORS_MAX:
-                self._cursors.popitem(last=False)
+        start, size = parse(prefix).key, max(1, min(page_size, _PAGE_MAX))
+        entries, token = await self._run(
+            "LIST",
+            prefix,
+            lambda _: self._pages.read(start, token, size, recursive=recursive),
+        )
         return ListPage(
             objects=[entry.info for entry in entries if entry.info],
             common_prefixes=[f"file://{entry.key}" for entry in entries if not entry.info],

@@ -13,10 +13,10 @@ import os
 import random
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
-from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar, Unpack, overload
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, Unpack, overload
 
 from hotshard import many
-from hotshard.calls import Call, Page, Prefix, ServerStatus, Touch, WarmProgress
+from hotshard.calls import Page, Prefix, ServerStatus, WarmProgress
 from hotshard.core.errors import HotshardError, InvalidRequest
 from hotshard.core.objects import ObjectInfo
 from hotshard.files import mapped, seeked, writable
@@ -24,8 +24,10 @@ from hotshard.handles import Handle, HandleTable
 from hotshard.many import Ask
 from hotshard.openfile import OpenFile
 from hotshard.ops import Limits, Operations, check_range
-from hotshard.options import ConnectOptions, Options, files_max, resolve
+from hotshard.options import ConnectOptions, Options, files_max
+from hotshard.routes import async_transport
 from hotshard.steps import Operation, Pause, ReadBytes, ReadInto, Step, Submit, Tell, Wait
+from hotshard.transports import AsyncLine, AsyncTransport
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
@@ -37,43 +39,12 @@ ContentsOrErrors = list[bytes | HotshardError]
 INLINE_BYTES = 1 << 20  # a bigger copy would hold the loop for more than about 0.1 ms
 
 
-class AsyncLine(Protocol):
-    """What one operation talks to the server through."""
-
-    async def submit(self, call: Call) -> object:
-        """Send a call; returns a ticket."""
-
-    async def wait(self, ticket: Any) -> Any:
-        """The reply to a ticket."""
-
-    def tell(self, touch: Touch) -> None:
-        """Send what has no reply."""
-
-    def end(self) -> None:
-        """The operation is over; forget what has not been waited for."""
-
-
-class AsyncTransport(Protocol):
-    """A way to the server."""
-
-    passes_files: bool
-
-    async def check(self) -> None:
-        """Find out at once whether a server is there."""
-
-    def line(self) -> AsyncLine:
-        """For one operation."""
-
-    async def hang_up(self) -> None:
-        """Close what is idle."""
-
-
 class AsyncClient:
     """A client of one cache server, for one event loop at a time."""
 
     def __init__(self, options: Options) -> None:
         self._options = options
-        self._transport = _transport(options)
+        self._transport = async_transport(options)
         self._table = HandleTable(files_max(options))
         self._ops = Operations(
             self._table,
@@ -102,7 +73,7 @@ class AsyncClient:
         return f"<hotshard.aio.AsyncClient of {self._options.address or 'this node'}>"
 
     async def check(self) -> None:
-        """Find out at once whether a server is there."""
+        """As `Client.check`."""
         await self._transport.check()
 
     async def close(self) -> None:
@@ -362,15 +333,3 @@ class AsyncFile:
 def connect(address: str | None = None, **options: Unpack[ConnectOptions]) -> AsyncClient:
     """As `hotshard.connect`, for `async with`, which finds out whether a server is there."""
     return AsyncClient(Options(address, **options))
-
-
-def _transport(options: Options) -> AsyncTransport:
-    """The way to the server; loads gRPC only when it is that."""
-    kind, place = resolve(options, os.environ)
-    if kind == "unix":
-        from hotshard.local_async import AsyncLocalTransport
-
-        return AsyncLocalTransport(place, options.timeout_s)
-    from hotshard.remote import AsyncRemoteTransport
-
-    return AsyncRemoteTransport(place, options)

@@ -12,18 +12,20 @@ import os
 import random
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar, Unpack, overload
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, Unpack, overload
 
 from hotshard import many
-from hotshard.calls import Call, Page, Prefix, ServerStatus, Touch, WarmProgress
+from hotshard.calls import Page, Prefix, ServerStatus, WarmProgress
 from hotshard.core.errors import HotshardError, InvalidRequest
 from hotshard.core.objects import ObjectInfo
 from hotshard.files import CachedFile, mapped, measured, opened, writable
 from hotshard.handles import HandleTable
 from hotshard.many import Ask
 from hotshard.ops import Limits, Operations
-from hotshard.options import ConnectOptions, Options, files_max, resolve
+from hotshard.options import ConnectOptions, Options, files_max
+from hotshard.routes import blocking_transport
 from hotshard.steps import Operation, Pause, ReadBytes, ReadInto, Step, Submit, Tell, Wait
+from hotshard.transports import Line, Transport
 
 if TYPE_CHECKING:
     import io
@@ -39,43 +41,12 @@ _pread = os.pread
 _preadv = os.preadv
 
 
-class Line(Protocol):
-    """What one operation talks to the server through."""
-
-    def submit(self, call: Call) -> object:
-        """Send a call; returns a ticket."""
-
-    def wait(self, ticket: Any) -> Any:
-        """The reply to a ticket."""
-
-    def tell(self, touch: Touch) -> None:
-        """Send what has no reply."""
-
-    def end(self) -> None:
-        """The operation is over; forget what has not been waited for."""
-
-
-class Transport(Protocol):
-    """A way to the server."""
-
-    passes_files: bool
-
-    def check(self) -> None:
-        """Find out at once whether a server is there."""
-
-    def line(self) -> Line:
-        """For one operation."""
-
-    def hang_up(self) -> None:
-        """Close what is idle."""
-
-
 class Client:
     """A client of one cache server. Close it, or use it in a `with` statement."""
 
     def __init__(self, options: Options) -> None:
         self._options = options
-        self._transport = _transport(options)
+        self._transport = blocking_transport(options)
         self._table = HandleTable(files_max(options))
         self._ops = Operations(
             self._table,
@@ -237,10 +208,10 @@ class Client:
         return self.run(many.status(self._ops))
 
     def check(self) -> None:
-        """Find out at once whether a server is there.
+        """Find out whether a server is there, or reads go to the origin (after `direct_after_s`).
 
         Raises:
-            ServerUnavailable: none is.
+            ServerUnavailable: neither.
         """
         self._transport.check()
 
@@ -313,7 +284,8 @@ def connect(address: str | None = None, **options: Unpack[ConnectOptions]) -> Cl
         **options: the fields of `hotshard.options.Options`.
 
     Raises:
-        ServerUnavailable: no server answers there.
+        ServerUnavailable: no server answers there, and `direct` is "never"; or it is not known where to
+            look for one.
     """
     client = Client(Options(address, **options))
     try:
@@ -322,15 +294,3 @@ def connect(address: str | None = None, **options: Unpack[ConnectOptions]) -> Cl
         client.close()
         raise
     return client
-
-
-def _transport(options: Options) -> Transport:
-    """The way to the server; loads gRPC only when it is that."""
-    kind, place = resolve(options, os.environ)
-    if kind == "unix":
-        from hotshard.local import LocalTransport
-
-        return LocalTransport(place, options.timeout_s)
-    from hotshard.remote import RemoteTransport
-
-    return RemoteTransport(place, options)

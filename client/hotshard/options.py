@@ -15,6 +15,7 @@ from hotshard.core.errors import InvalidRequest, ServerUnavailable
 NODE_SOCKET = "/run/hotshard/local.sock"
 VARIABLE = "HOTSHARD_ADDRESS"
 FILES_MAX_DEFAULT = 1024
+DIRECT = ("auto", "never")
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +30,11 @@ class Options:
     """For a server that went away, as it does when it is upgraded."""
     files_max: int | None = None
     """Open files kept for reuse; default: a quarter of RLIMIT_NOFILE, at most 1024."""
+    direct: str = "auto"
+    """"auto": while no server answers, read from the origin itself, as far as this process can: files it
+    sees, and S3 with the extra hotshard[direct] and credentials of its own. "never": ServerUnavailable."""
+    direct_after_s: float = 5.0
+    """How long without a server before that."""
     ca: str | None = None
     """TLS (gRPC only): file with the authorities to trust."""
     certificate: str | None = None
@@ -40,6 +46,8 @@ class Options:
         """Refuse what cannot work."""
         if self.timeout_s <= 0 or self.reconnect_s < 0:
             raise InvalidRequest("timeout_s must be positive, reconnect_s not negative")
+        if self.direct not in DIRECT or self.direct_after_s < 0:
+            raise InvalidRequest(f"direct is one of {DIRECT}, direct_after_s not negative")
         if (self.certificate is None) != (self.key is None):
             raise InvalidRequest("TLS needs both certificate and key, or neither")
 
@@ -55,6 +63,8 @@ class ConnectOptions(TypedDict, total=False):
     timeout_s: float
     reconnect_s: float
     files_max: int | None
+    direct: str
+    direct_after_s: float
     ca: str | None
     certificate: str | None
     key: str | None

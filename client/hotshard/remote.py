@@ -182,7 +182,7 @@ class RemoteTransport:
     def check(self) -> None:
         """Find out at once whether a server is there."""
         try:
-            grpc.channel_ready_future(self.channel()).result(CHECK_S)
+            grpc.channel_ready_future(self.channel()).result(min(CHECK_S, self._options.timeout_s))
         except grpc.FutureTimeoutError as error:
             raise ServerUnavailable(f"no cache server answers at {self._target}") from error
 
@@ -227,7 +227,7 @@ class AsyncRemoteTransport:
     async def check(self) -> None:
         """Find out at once whether a server is there."""
         try:
-            async with asyncio.timeout(CHECK_S):
+            async with asyncio.timeout(min(CHECK_S, self._options.timeout_s)):
                 await self._open_channel().channel_ready()
         except TimeoutError as error:
             raise ServerUnavailable(f"no cache server answers at {self._target}") from error

@@ -123,7 +123,9 @@ def test_upgrade_again_and_again(mount, source):
 
 @pytest.mark.slow
 def test_kill_9_of_the_cache_server_again_and_again(mount, source, tmp_path):
-    """SEMANTICS 11: while the cache server is away, reads of a mount wait for it, for a bounded time."""
+    """SEMANTICS 11: while the cache server is away, a mount reads the origin itself, as far as it can, and
+    else waits for the server for a bounded time.
+    """
     settings = {"origins": [{"prefix": f"file://{source}/"}], "free_space_floor": "64MiB"}
     with CacheProcess(str(tmp_path / "node"), settings) as node:
         uri = f"file://{source}/"

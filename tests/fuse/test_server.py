@@ -162,7 +162,7 @@ def test_without_a_cache_server_reads_fail_after_a_bounded_wait_and_can_be_kille
     """SEMANTICS 11: a process that waits for a mount can be killed."""
     for name in ("x", "y", "z"):
         put(bucket, name, b"1" * 5_000_000)
-    mounted = s3_mount(mode="cached", request_timeout_s=3)
+    mounted = s3_mount(mode="cached", request_timeout_s=3, direct="never", direct_after_s=1)
     os.listdir(mounted.path)
     node.kill()
     started = time.monotonic()
@@ -176,6 +176,77 @@ def test_without_a_cache_server_reads_fail_after_a_bounded_wait_and_can_be_kille
     reading.kill()
     reading.wait(timeout=2)
     assert time.monotonic() - started < 2
+
+
+@pytest.mark.parametrize("mode", ["passthrough", "cached", "no_open"])
+def test_while_the_cache_server_is_away_the_origin_is_read(bucket, s3_mount, node, mode):
+    """SEMANTICS 11: while the cache server is away, a mount reads the origin itself, as far as it can, and
+    else waits for the server for a bounded time.
+    """
+    bodies = {f"d/f{i}": RND.randbytes(size) for i, size in enumerate([0, 90_000, 3_000_000])}
+    for key, body in bodies.items():
+        put(bucket, key, body)
+    mounted = s3_mount(mode=mode, direct_after_s=1, ttl_s=0.5)
+    os.listdir(mounted.path)
+    node.kill()
+    put(bucket, "d/late", b"not known to the server")
+    started = time.monotonic()
+    assert sorted(os.listdir(mounted / "d")) == ["f0", "f1", "f2", "late"]
+    for key, body in bodies.items():
+        assert (mounted / key).read_bytes() == body
+    assert (mounted / "d" / "late").read_bytes() == b"not known to the server"
+    assert time.monotonic() - started < 20
+    assert b"origin" in os.getxattr(mounted / "d" / "late", "user.hotshard.owner")
+    metrics = mounted.metrics()
+    assert metrics["hotshard_mount_direct"] == 1
+    assert metrics["hotshard_mount_direct_calls_total"] > 0
+    assert "reading from the origin" in mounted.log.read_text()
+    mounted.kill_reader()  # its successor has never met the server
+    put(bucket, "d/later", b"nor this")
+    give_up = time.monotonic() + 30
+    while not os.path.exists(
+        mounted / "d" / "later"
+    ):  # the names of before are believed for a while
+        assert time.monotonic() < give_up
+    assert (mounted / "d" / "later").read_bytes() == b"nor this"
+    node.start()
+    give_up = time.monotonic() + 30
+    while mounted.metrics()["hotshard_mount_direct"]:
+        assert time.monotonic() < give_up
+        assert not os.path.exists(mounted / f"missing{time.monotonic()}")
+    assert (mounted / "d" / "f2").read_bytes() == bodies["d/f2"]
+    assert "the cache server is back" in mounted.log.read_text()
+
+
+def test_a_file_that_changes_while_the_origin_is_read_directly(bucket, s3_mount, node):
+    old, new = b"a" * (8 << 20), b"b" * (8 << 20)
+    put(bucket, "big", old)
+    mounted = s3_mount(mode="cached", read_ahead_kib=0, direct_after_s=0.5)
+    with open(mounted / "big", "rb", buffering=0) as file:
+        node.kill()
+        assert file.read(1000) == b"a" * 1000
+        put(bucket, "big", new)
+        with pytest.raises(OSError) as caught:
+            while chunk := file.read(1 << 20):
+                assert set(chunk) == {ord("a")}
+        assert caught.value.errno == errno.ESTALE
+    assert digest(mounted / "big") == hashlib.sha256(new).hexdigest()
+
+
+def test_files_that_the_mount_sees_are_read_while_the_server_is_away(mount, tmp_path):
+    tree = tmp_path / "tree"
+    tree.mkdir()
+    for name in ("one", "two"):
+        (tree / name).write_bytes(name.encode() * 50_000)
+    settings = {"origins": [{"prefix": f"file://{tree}/"}], "free_space_floor": "64MiB"}
+    with CacheProcess(str(tmp_path / "node"), settings) as node:
+        mounted = mount(
+            tmp_path, server="yes", uri=f"file://{tree}", address=node.address, direct_after_s=0.5
+        )
+        assert (mounted / "one").read_bytes() == b"one" * 50_000
+        node.kill()
+        assert (mounted / "two").read_bytes() == b"two" * 50_000
+        mounted.close()
 
 
 def test_real_programs(bucket, s3_mount, tmp_path):

@@ -21,10 +21,10 @@ class Session:
     grpc_address: str | None = None
 
     def connect(self) -> "hotshard.Client":
-        """The client library, connected as the user asked."""
+        """The client library, connected as the user asked; without a server a command says so at once."""
         import hotshard
 
-        return hotshard.connect(self.address)
+        return hotshard.connect(self.address, direct="never")
 
     def operator(self, known: str = "") -> "Operator":
         """The calls that only operators make; they exist over gRPC alone.

@@ -27,7 +27,7 @@ from hotshard.core.uri import parse
 from hotshard.mount import codec, device, session, survey
 from hotshard.mount.config import MountOptions, Plan, parse_options
 from hotshard.mount.device import DeviceError, NotPermitted
-from hotshard.mount.late import make_source
+from hotshard.mount.late import make_source, server_socket
 from hotshard.mount.session import Wanted
 from hotshard.mount.state import State
 
@@ -61,6 +61,8 @@ def mount(
     options = options or MountOptions()
     prefix = parse(uri if uri.endswith("/") else uri + "/").uri
     target = check_target(target)
+    if directory is None:  # readers to come find the server there, even while it is away
+        options = replace(options, address=server_socket(options.address))
     draft = Plan(prefix, target, "", time.time_ns(), directory, options)
     sizes = check_source(draft)
     if options.mode == "auto":
@@ -88,7 +90,7 @@ def umount(target: str, *, lazy: bool = False) -> None:
     """
     path = _resolved(target)
     point = device.mounted_at(path)
-    if point is None or point.fstype != "fuse.hotshard":
+    if point is None or point.fstype != device.FSTYPE:
         raise DeviceError(f"{path} is no hotshard mount")
     try:
         device.unmount(path, lazy=lazy)

@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from hotshard.core.errors import ConfigError
+from hotshard.options import DIRECT
 
 MODES = ("auto", "passthrough", "cached", "no_open")
 # What mount(8) and systemd add on their own, and what a read-only mount always is.
@@ -43,6 +44,11 @@ class MountOptions:
     """A request that takes longer fails with EIO."""
     list_timeout_s: float = 600.0
     """The same for listing a directory, which may be very large."""
+    direct: str = "auto"
+    """`auto`: while the cache server is away, read the origin itself, as far as this process can: files it
+    sees, and S3 with the extra hotshard[direct] and credentials of its own. `never`: wait for it."""
+    direct_after_s: float = 5.0
+    """How long without the server before that; less than `request_timeout_s`."""
     orphan_timeout_s: float = 600.0
     """Without a working reader for so long, the mount gives up and everything on it fails."""
     hang_timeout_s: float = 10.0
@@ -71,6 +77,10 @@ class MountOptions:
         found = []
         if self.mode not in MODES:
             found.append(f"mode={self.mode}: one of {', '.join(MODES)}")
+        if self.direct not in DIRECT:
+            found.append(f"direct={self.direct}: one of {', '.join(DIRECT)}")
+        if not 0 <= self.direct_after_s < self.request_timeout_s:
+            found.append(f"direct_after_s={self.direct_after_s}: from 0 to request_timeout_s")
         found += [
             f"{name}={getattr(self, name)}: must be positive"
             for name in (

@@ -18,6 +18,7 @@ from hotshard.openfile import OpenFile
 
 _preadv = os.preadv
 IDLE_S = 60.0  # beyond its lease
+PASSING_MAX = 32  # contents not sealed, whose bytes may lie in memory: at most 4 pieces each
 
 
 class Content:
@@ -75,6 +76,7 @@ class Contents:
         self._files = 0
         self._lock = threading.Lock()
         self._known: OrderedDict[int, Content] = OrderedDict()
+        self._passing: OrderedDict[int, None] = OrderedDict()
         self.get = self._known.get
         """The content of a node, without a lock: a lost update of the order does no harm."""
 
@@ -101,6 +103,7 @@ class Contents:
                 self._known.move_to_end(node)
             content.learn(opened, now_s)
             self._files += content.files
+            dropped += self._pass_by(node, opened)
             while self._files > self._files_max and len(self._known) > 1:
                 oldest, gone = self._known.popitem(last=False)
                 self._files -= gone.files
@@ -108,6 +111,22 @@ class Contents:
         for each in dropped:
             self.dropped(each)
         return content
+
+    def _pass_by(self, node: int, opened: Opened) -> list[int]:
+        """Of contents that lie in memory keep the newest only; what was dropped. Locked."""
+        if all(piece.sealed for piece in opened.pieces):
+            return []
+        self._passing[node] = None
+        self._passing.move_to_end(node)
+        if len(self._passing) <= PASSING_MAX:
+            return []
+        oldest, _ = self._passing.popitem(last=False)
+        content = self._known.get(oldest)
+        if content is None or content.handle.file is not None:  # dropped, or whole by now
+            return []
+        del self._known[oldest]
+        self._files -= content.files
+        return [oldest]
 
     def expire(self, now_s: float) -> None:
         """Close what lies idle beyond its lease: its disk space may be wanted."""

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from hotshard.mount import abi
 
+FSTYPE = "fuse.hotshard"
 MNT_DETACH = 2
 _MS_RDONLY, _MS_NOSUID, _MS_NODEV, _MS_NOATIME = 1, 2, 4, 1024
 _SYS_CONNECTIONS = "/sys/fs/fuse/connections"
@@ -79,7 +80,7 @@ def mount(fd: int, source: str, target: str, *, allow_other: bool) -> None:
         options += ",allow_other"
     flags = _MS_RDONLY | _MS_NOSUID | _MS_NODEV | _MS_NOATIME
     libc = ctypes.CDLL(None, use_errno=True)
-    arguments = [os.fsencode(text) for text in (source, target, "fuse.hotshard")]
+    arguments = [os.fsencode(text) for text in (source, target, FSTYPE)]
     if libc.mount(*arguments, flags, options.encode()) == 0:
         return
     code = ctypes.get_errno()

@@ -6,6 +6,7 @@ import threading
 from hotshard.calls import Opened
 from hotshard.core.objects import ObjectInfo
 from hotshard.mount.config import Plan
+from hotshard.mount.device import FSTYPE, mount_points
 from hotshard.mount.source import DirectorySource, Names, Source
 
 
@@ -33,6 +34,10 @@ class LateSource:
         """See Source; nothing before the first other call."""
         return self._made.facts() if self._made is not None else {}
 
+    def figures(self) -> dict[str, float]:
+        """See Source; none before the first other call."""
+        return self._made.figures() if self._made is not None else {}
+
     def close(self) -> None:
         """See Source."""
         if self._made is not None:
@@ -49,16 +54,42 @@ def make_source(plan: Plan) -> Source:
     """The source a plan names.
 
     Raises:
-        ServerUnavailable: there is no cache server where one was looked for.
+        ServerUnavailable: it is not known where to look for a cache server.
     """
     if plan.directory is not None:
         return DirectorySource(plan.directory, plan.uri)
-    from hotshard.mount.server_source import ServerSource
+    from hotshard.mount.server_source import FallbackSource, ServerSource
+
+    options = plan.options
+    place = server_socket(options.address)
+    if options.direct == "never" or _on_a_mount_of_ours(plan.uri):
+        return ServerSource(place)
+    return FallbackSource(place, plan.uri, options.direct_after_s)
+
+
+def server_socket(address: str | None) -> str:
+    """Where the cache server of this node listens.
+
+    Raises:
+        ServerUnavailable: it is not known where to look for one.
+        InvalidRequest: the address is not one of this node.
+    """
+    from hotshard.core.errors import InvalidRequest
     from hotshard.options import Options, resolve
 
-    kind, place = resolve(Options(plan.options.address), os.environ)
+    kind, place = resolve(Options(address), os.environ)
     if kind != "unix":
-        from hotshard.core.errors import InvalidRequest
-
         raise InvalidRequest(f"a mount needs the local socket of a cache server, not {place}")
-    return ServerSource(place)
+    return place
+
+
+def _on_a_mount_of_ours(uri: str) -> bool:
+    """Whether what the server sees as files is here a mount that may be this very one.
+
+    Reading it would wait for ourselves. Paths are compared as text: looking would be reading already.
+    """
+    if not uri.startswith("file://"):
+        return False
+    path = uri.removeprefix("file://")
+    above = [p for p in mount_points() if path.startswith(p.path.rstrip("/") + "/")]
+    return bool(above) and max(above, key=lambda p: len(p.path)).fstype == FSTYPE

@@ -40,6 +40,12 @@ ABOUT = {
     ),
     "hotshard_mount_passthrough": About("1 while the kernel reads complete files by itself."),
     "hotshard_mount_info": About("What is mounted, always 1.", ("mode", "target", "uri")),
+    "hotshard_mount_direct": About(
+        "1 while the cache server is away and the origin is read instead."
+    ),
+    "hotshard_mount_direct_calls_total": About(
+        "Questions that the origin has answered instead of the server."
+    ),
 }
 """Every metric, with its labels."""
 

@@ -44,6 +44,7 @@ class Publisher:
             ("hotshard_mount_cached_files",): self._parts.contents.files,
             ("hotshard_mount_reader_restarts_total",): self._state.restarts,
             ("hotshard_mount_passthrough",): self._files.passthrough,
+            **{(name,): value for name, value in self._parts.source.figures().items()},
             (
                 "hotshard_mount_info",
                 "mode",

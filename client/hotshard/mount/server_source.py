@@ -8,8 +8,12 @@ from typing import Any
 from hotshard.calls import Call, ListPage, Open, Opened, Page, Stat
 from hotshard.core.errors import InternalError, ServerUnavailable
 from hotshard.core.objects import ObjectInfo
+from hotshard.core.uri import parse
+from hotshard.direct.answers import answers
+from hotshard.direct.fallback import PROBE_TIMEOUT_S, FallbackTransport
 from hotshard.local import LocalTransport
 from hotshard.mount.source import Names
+from hotshard.transports import Transport
 
 CALL_TIMEOUT_S = 20.0
 
@@ -17,17 +21,9 @@ CALL_TIMEOUT_S = 20.0
 class ServerSource:
     """Calls on the local socket; each borrows a conversation from the transport's pool."""
 
-    def __init__(self, socket_path: str) -> None:
+    def __init__(self, socket_path: str, transport: Transport | None = None) -> None:
         self._path = socket_path
-        self._transport = LocalTransport(socket_path, CALL_TIMEOUT_S)
-
-    def check(self) -> None:
-        """Find out whether a server is there.
-
-        Raises:
-            ServerUnavailable: none is.
-        """
-        self._transport.check()
+        self._transport = transport or LocalTransport(socket_path, CALL_TIMEOUT_S)
 
     def stat(self, uri: str) -> ObjectInfo:
         """Describe the current version of an object."""
@@ -50,6 +46,10 @@ class ServerSource:
         """Whom we ask."""
         return {"owner": self._path}
 
+    def figures(self) -> dict[str, float]:
+        """None: every answer is the server's."""
+        return {}
+
     def close(self) -> None:
         """Hang up."""
         self._transport.hang_up()
@@ -64,3 +64,28 @@ class ServerSource:
             raise
         finally:
             line.end()
+
+
+class FallbackSource(ServerSource):
+    """The cache server, and while it is away the origin itself."""
+
+    def __init__(self, socket_path: str, prefix: str, after_s: float) -> None:
+        address = parse(prefix)
+        origin = answers(CALL_TIMEOUT_S, address.key if address.scheme == "file" else "/")
+        server = LocalTransport(socket_path, CALL_TIMEOUT_S)
+        probe = LocalTransport(socket_path, PROBE_TIMEOUT_S, grace_s=0.0)
+        fallback = FallbackTransport(server, probe, origin, after_s)
+        super().__init__(socket_path, fallback)
+        self._state = fallback.state
+
+    def facts(self) -> dict[str, str]:
+        """Whom we ask."""
+        away = self._state.outage.direct
+        return {"owner": "the origin: the cache server is away"} if away else super().facts()
+
+    def figures(self) -> dict[str, float]:
+        """What became of the server's absence."""
+        return {
+            "hotshard_mount_direct": float(self._state.outage.direct),
+            "hotshard_mount_direct_calls_total": float(self._state.calls),
+        }

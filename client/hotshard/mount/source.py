@@ -49,6 +49,9 @@ class Source(Protocol):
     def facts(self) -> dict[str, str]:
         """What to tell of the source in extended attributes, at no cost."""
 
+    def figures(self) -> dict[str, float]:
+        """Metrics of the source: name -> value, at no cost."""
+
     def close(self) -> None:
         """Give up connections; idempotent."""
 
@@ -97,6 +100,10 @@ class DirectorySource:
     def facts(self) -> dict[str, str]:
         """The directory."""
         return {"owner": "local directory"}
+
+    def figures(self) -> dict[str, float]:
+        """None."""
+        return {}
 
     def close(self) -> None:
         """Nothing is kept."""

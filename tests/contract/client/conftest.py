@@ -1,4 +1,4 @@
-"""Clients to run the contract suite with: each way to reach a server, over each server there is.
+"""Clients to run the contract suite with: each way to reach a server, over each server there is, and none.
 
 A `Setting` is a place to put objects and an address to reach them at.
 """
@@ -7,14 +7,16 @@ import inspect
 import itertools
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 import hotshard
-from hotshard.cli.cache_process import CacheProcess
+from hotshard.cli.cache_process import CacheProcess, free_ports
+from hotshard.cli.s3_server import SeaweedS3
+from support import s3 as support_s3
 from support.fake_grpc import FakeGrpcServer
 from support.fake_server import FakeServer, FakeStore
 
@@ -34,6 +36,8 @@ class Setting:
     grpc: str
     shard_bytes: int
     """Objects larger than this lie in several files."""
+    options: dict[str, Any] = field(default_factory=dict)
+    """How to connect."""
 
 
 @contextmanager
@@ -95,6 +99,60 @@ def node(process: CacheProcess) -> Setting:
     return Setting(prefix, put, remove, restart, process.address, process.grpc, 1 << 20)
 
 
+def nobody(directory: Path) -> dict[str, Any]:
+    """Addresses at which no server is, and a client that does not wait for one."""
+    port = free_ports(1)[0]
+    return {
+        "restart": lambda: None,
+        "local": f"unix://{directory}/nobody.sock",
+        "grpc": f"127.0.0.1:{port}",
+        "shard_bytes": 1 << 20,
+        "options": {"direct_after_s": 0.0, "timeout_s": 1.0, "reconnect_s": 0.0},
+    }
+
+
+def direct_files(directory: Path) -> Setting:
+    """A tree of files, and no server."""
+    (directory / "tree").mkdir()
+
+    def put(uri: str, data: bytes) -> None:
+        path = Path(uri.removeprefix("file://"))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        (directory / "fresh").write_bytes(data)
+        (directory / "fresh").rename(path)
+
+    def remove(uri: str) -> None:
+        Path(uri.removeprefix("file://")).unlink()
+
+    (directory / "tree" / "there").touch()
+    return Setting(f"file://{directory}/tree/here/", put, remove, **nobody(directory))
+
+
+def direct_s3(directory: Path, boto: Any, bucket: str) -> Setting:
+    """A bucket, and no server."""
+    base = f"s3://{bucket}/"
+
+    def put(uri: str, data: bytes) -> None:
+        boto.put_object(Bucket=bucket, Key=uri.removeprefix(base), Body=data)
+
+    def remove(uri: str) -> None:
+        boto.delete_object(Bucket=bucket, Key=uri.removeprefix(base))
+
+    return Setting(f"{base}{next(_places)}/", put, remove, **nobody(directory))
+
+
+# What only a server does, and keys that obstore cannot name or SeaweedFS does not take.
+SERVED = ("test_warm_", "test_prefetch_", "test_status", "a//b", "x/../y", "key6")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out what nobody promises without a server."""
+    gone = [i for i in items if "-direct_" in i.name and any(word in i.name for word in SERVED)]
+    if gone:
+        config.hook.pytest_deselected(items=gone)
+        items[:] = [item for item in items if item not in gone]
+
+
 class Awaited:
     """A blocking client or file, called as if it were async: one suite serves both."""
 
@@ -124,13 +182,24 @@ class Awaited:
         return list(entries)
 
 
-@pytest.fixture(params=["fake", "node"])
+@pytest.fixture(params=["fake", "node", "direct_files", "direct_s3"])
 def setting(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Setting]:
     with ExitStack() as stack:
         if request.param == "fake":
             yield stack.enter_context(fake(tmp_path))
-        else:
+        elif request.param == "node":
             yield node(request.getfixturevalue("node_process"))
+        elif request.param == "direct_files":
+            yield direct_files(tmp_path)
+        else:
+            yield direct_s3(tmp_path, *request.getfixturevalue("a_bucket"))
+
+
+@pytest.fixture(scope="module")
+def a_bucket(s3: SeaweedS3) -> tuple[Any, str]:
+    """One for all tests: making one takes SeaweedFS a second."""
+    boto = support_s3.client(s3)
+    return boto, support_s3.new_bucket(boto)
 
 
 @pytest.fixture(params=["sync-local", "async-local", "sync-grpc", "async-grpc"])
@@ -138,8 +207,8 @@ async def client(request: pytest.FixtureRequest, setting: Setting) -> AsyncItera
     style, way = request.param.split("-")
     address = setting.local if way == "local" else setting.grpc
     if style == "sync":
-        with hotshard.connect(address) as blocking:
+        with hotshard.connect(address, **setting.options) as blocking:
             yield Awaited(blocking)
     else:
-        async with hotshard.aio.connect(address) as awaited:
+        async with hotshard.aio.connect(address, **setting.options) as awaited:
             yield Awaited(awaited)

@@ -109,7 +109,7 @@ def test_one_client_on_one_loop_after_another(server: FakeServer, store: FakeSto
 
 async def test_no_server(tmp_path: object):
     with pytest.raises(hotshard.ServerUnavailable):
-        async with aio.connect(f"unix://{tmp_path}/none"):
+        async with aio.connect(f"unix://{tmp_path}/none", direct="never"):
             raise AssertionError
 
 

@@ -155,7 +155,7 @@ def test_a_child_leaves_the_parents_answer_alone(client: hotshard.Client, server
 
 def test_no_server(tmp_path: Path):
     with pytest.raises(hotshard.ServerUnavailable, match="is it running"):
-        hotshard.connect(f"unix://{tmp_path}/none")
+        hotshard.connect(f"unix://{tmp_path}/none", direct="never")
 
 
 def test_a_socket_that_is_not_ours_to_open(server: FakeServer):

@@ -86,13 +86,13 @@ def test_a_server_that_stays_away(remote: FakeGrpcServer):
 def test_nobody_there(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("hotshard.remote.CHECK_S", 0.1)
     with pytest.raises(hotshard.ServerUnavailable):
-        hotshard.connect("127.0.0.1:1")
+        hotshard.connect("127.0.0.1:1", direct="never")
 
 
 async def test_nobody_there_async(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("hotshard.remote.CHECK_S", 0.1)
     with pytest.raises(hotshard.ServerUnavailable):
-        async with hotshard.aio.connect("127.0.0.1:1"):
+        async with hotshard.aio.connect("127.0.0.1:1", direct="never"):
             raise AssertionError
 
 

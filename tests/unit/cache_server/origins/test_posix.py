@@ -143,4 +143,4 @@ async def test_listings_that_are_given_up_are_forgotten(origin: PosixOrigin, fil
     for number in range(20):
         prefix = f"file://{file.parent}/d{number:02}/"
         await origin.list_page(prefix, recursive=True, token="", page_size=1)
-    assert len(origin._cursors) <= 4
+    assert len(origin._pages._cursors) <= 4

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cache_server.origins.posix_tree import Tree, version_of
 from hotshard.core.errors import NotFound, PermissionDenied
+from hotshard.posix_tree import Tree, version_of
 
 _NAME = st.text(st.sampled_from("ab-./0~é"), min_size=1, max_size=4).filter(
     lambda name: all(part not in {"", ".", ".."} for part in name.split("/"))

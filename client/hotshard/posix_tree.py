@@ -8,9 +8,11 @@
 """
 
 import errno
+import itertools
 import logging
 import os
 import stat
+from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -18,6 +20,7 @@ from hotshard.core.errors import NotFound, PermissionDenied
 from hotshard.core.objects import ObjectInfo
 
 _log = logging.getLogger(__name__)
+_CURSORS_MAX = 4  # listings under way; each may hold the names of a large directory
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,6 +137,40 @@ class Tree:
         if not self._real_root:  # late: the tree may be mounted after the server has started
             self._real_root = os.path.realpath(self._root).rstrip("/") + "/"
         return f"{real_path}/".startswith(self._real_root)
+
+
+class Pages:
+    """The listing of a tree in pages: remembers where the last few left off."""
+
+    def __init__(self, tree: Tree) -> None:
+        self._tree = tree
+        # (prefix, recursive, token) -> the walk that goes on after this token
+        self._cursors: OrderedDict[tuple[str, bool, str], Iterator[Entry]] = OrderedDict()
+
+    def read(
+        self, prefix: str, token: str, size: int, *, recursive: bool
+    ) -> tuple[list[Entry], str]:
+        """At most `size` entries after `token`, and the token of the next page; empty: this was the last.
+
+        Raises:
+            As `Tree.walk`.
+        """
+        # Popped, so that a generator never runs in two threads; a lost one is rebuilt from the token.
+        walk = self._cursors.pop((prefix, recursive, token), None)
+        if walk is None:
+            walk = self._tree.walk(prefix, token, recursive=recursive)
+        entries = list(itertools.islice(walk, size))
+        if len(entries) < size:
+            return entries, ""
+        last = entries[-1].key
+        self._cursors[prefix, recursive, last] = walk
+        if len(self._cursors) > _CURSORS_MAX:
+            self._cursors.popitem(last=False)
+        return entries, last
+
+    def clear(self) -> None:
+        """Forget every walk."""
+        self._cursors.clear()
 
 
 @dataclass(frozen=True, slots=True)

@@ -33,10 +33,9 @@ def ratio_line(found: Sequence[Interval]) -> Html:
         ratio = interval.hit_ratio
         if ratio is not None:
             x, y = i * step, 2 + (1 - ratio) * (HEIGHT - 4)
-            # A short stroke, so that an interval between two gaps is seen.
-            commands.append(f"{'L' if pen_down else 'M'}{x:.1f} {y:.1f}")
-            if not pen_down:
-                commands.append(f"l{step / 4:.1f} 0")
+            if not pen_down:  # a short stroke first, so that an interval between gaps is seen
+                commands.append(f"M{max(0.0, x - step / 3):.1f} {y:.1f}")
+            commands.append(f"L{x:.1f} {y:.1f}")
         pen_down = ratio is not None
     return _chart(
         "Hit ratio over the last hour",

@@ -72,10 +72,9 @@ def percent(share: float | None) -> str:
 
 def money(usd: float) -> str:
     """US dollars: cents above one, as many digits as are worth reading below."""
-    sign = "-" if usd < 0 else ""
-    value = abs(usd)
-    digits = 2 if value >= 1 or value == 0 else 4
-    return f"{sign}${value:,.{digits}f}"
+    digits = 2 if abs(usd) >= 1 or abs(usd) < 0.00005 else 4
+    usd = round(usd, digits) or 0.0
+    return f"{'-' if usd < 0 else ''}${abs(usd):,.{digits}f}"
 
 
 def count(number: float) -> str:

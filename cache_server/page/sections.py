@@ -39,8 +39,9 @@ def figures(overview: Overview, trend: Sequence[Interval]) -> Html:
     capacity = sum(disk.capacity_bytes for status in said for disk in status.disks)
     saved = sum(status.money.saved_usd for status in said)
     gets = sum(status.money.avoided_requests["GET"] for status in said)
-    asked_rate = recent.asked_bytes / recent.length_s
-    origin_rate = recent.origin_bytes / recent.length_s
+    seconds = max((_watched_s(status) for status in said), default=1.0)
+    asked_rate = recent.asked_bytes / seconds
+    origin_rate = recent.origin_bytes / seconds
     return element(
         "section",
         _figure("hit ratio", percent(recent.hit_ratio), "of bytes asked for"),
@@ -63,8 +64,8 @@ def trends(trend: Sequence[Interval]) -> Html:
         element("span", element("span", name), class_=f"key {source}")
         for source, name in (
             ("local", "found here"),
-            ("peer", "from members"),
-            ("origin", "from origins"),
+            ("peer", "members"),
+            ("origin", "origins"),
         )
     ]
     axis = element(
@@ -174,7 +175,7 @@ def _node_row(
         state,
         duration(said.uptime_s),
         percent(recent.hit_ratio),
-        f"{size(recent.asked_bytes / recent.length_s)}/s",
+        f"{size(recent.asked_bytes / _watched_s(said))}/s",
         size(used),
         bar(share, "full" if share > 0.97 else "local"),
         percent(said.cluster.slots_owned / slots) if slots else "",
@@ -333,6 +334,13 @@ def money(overview: Overview) -> Html:
 
 def _said(overview: Overview) -> list[pb.StatusReply]:
     return [node.said for node in overview.nodes if node.said is not None]
+
+
+def _watched_s(said: pb.StatusReply) -> float:
+    """How much of the recent minutes a node can tell of: one that was just started knows less."""
+    if not said.history:
+        return 1.0
+    return min(60.0 * RECENT, max(1.0, said.history[-1].at_s - said.history[0].at_s))
 
 
 def _short(id_: str) -> str:

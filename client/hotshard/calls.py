@@ -228,6 +228,34 @@ class ClusterStatus:
 
 
 @dataclass(frozen=True, slots=True)
+class Money:
+    """What a server saves, since its start; docs/OPERATIONS.md says how it is counted."""
+
+    avoided_requests: Mapping[str, float] = field(default_factory=dict)
+    """Verb -> how many the origins did not see."""
+    avoided_bytes: float = 0.0
+    cross_zone_bytes: float = 0.0
+    direct_usd: float = 0.0
+    """What the reads would have cost without a cache; a lower bound."""
+    spent_usd: float = 0.0
+    saved_usd: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Totals:
+    """Bytes since the start of a server."""
+
+    at_s: float = 0.0
+    """When this was so, since 1970."""
+    hit_bytes: int = 0
+    """Asked for and found sealed."""
+    asked_bytes: int = 0
+    peer_bytes: int = 0
+    """Received from other members."""
+    origin_bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class ServerStatus:
     """The server in figures."""
 
@@ -242,3 +270,6 @@ class ServerStatus:
     """Metric name (with labels) -> value."""
     cluster: ClusterStatus | None = None
     """None: it is on its own."""
+    money: Money = field(default_factory=Money)
+    totals: Totals = field(default_factory=Totals)
+    fills_running: int = 0

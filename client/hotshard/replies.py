@@ -6,9 +6,11 @@ from hotshard.calls import (
     ClusterStatus,
     DatasetStatus,
     DiskStatus,
+    Money,
     Page,
     Prefix,
     ServerStatus,
+    Totals,
     WarmProgress,
 )
 from hotshard.core.errors import HotshardError
@@ -61,6 +63,30 @@ def status_from_pb(message: pb.StatusReply) -> ServerStatus:
         [DatasetStatus(each.name, each.shards, each.bytes) for each in message.datasets],
         dict(message.counters),
         _cluster(message.cluster) if message.HasField("cluster") else None,
+        _money(message.money),
+        _totals(message.history[-1]) if message.history else Totals(),
+        message.fills_running,
+    )
+
+
+def _money(message: pb.Money) -> Money:
+    return Money(
+        dict(message.avoided_requests),
+        message.avoided_bytes,
+        message.cross_zone_bytes,
+        message.direct_usd,
+        message.spent_usd,
+        message.saved_usd,
+    )
+
+
+def _totals(message: pb.Sample) -> Totals:
+    return Totals(
+        message.at_s,
+        message.hit_bytes,
+        message.asked_bytes,
+        message.peer_bytes,
+        message.origin_bytes,
     )
 
 

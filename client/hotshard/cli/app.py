@@ -22,6 +22,7 @@ from hotshard.cli import (
     operating,
     reading,
     serving,
+    top,
     warming,
 )
 from hotshard.cli.demo import demo
@@ -82,6 +83,7 @@ for command in (
     operating.unpin,
     operating.evict,
     operating.status,
+    top.top,
     cluster.members,
     explaining.explain,
     serving.config,

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import click
 
+from hotshard.calls import Money
 from hotshard.cli import output
 from hotshard.core.errors import HotshardError
 
@@ -27,7 +28,6 @@ if TYPE_CHECKING:  # gRPC is loaded when it is needed: `hotshard --help` is quic
 
 TIMEOUT_S = 3.0
 THREADS = 16
-LOOKUPS = "hotshard_shard_lookup_bytes_total"
 T = TypeVar("T")
 
 
@@ -169,8 +169,22 @@ def status_document(
             "sealed_shards": sum(disk.sealed_shards for disk in said.disks),
             "disks_failed": sum(disk.state != "ready" for disk in said.disks),
             "hit_ratio": _hit_ratio(said),
+            "saved_usd": said.money.saved_usd,
         }
     return document
+
+
+def money(answers: Sequence[Answer[types_pb2.StatusReply]]) -> Money:
+    """What all members together save, as far as they answer."""
+    each = [answer.said.money for answer in answers if answer.said is not None]
+    return Money(
+        {verb: sum(one.avoided_requests[verb] for one in each) for verb in ("GET", "HEAD", "LIST")},
+        sum(one.avoided_bytes for one in each),
+        sum(one.cross_zone_bytes for one in each),
+        sum(one.direct_usd for one in each),
+        sum(one.spent_usd for one in each),
+        sum(one.saved_usd for one in each),
+    )
 
 
 def print_status(found: pb.MembersReply, answers: Sequence[Answer[types_pb2.StatusReply]]) -> None:
@@ -223,9 +237,9 @@ def _remark(answer: Answer[types_pb2.StatusReply], found: pb.MembersReply) -> st
 
 def _hit_ratio(said: types_pb2.StatusReply) -> float | None:
     """Bytes found sealed here, of all bytes that were looked for."""
-    asked = {name: value for name, value in said.counters.items() if name.startswith(LOOKUPS)}
-    total = sum(asked.values())
-    return asked.get(f'{LOOKUPS}{{result="hit"}}', 0.0) / total if total else None
+    if not said.history or not said.history[-1].asked_bytes:
+        return None
+    return said.history[-1].hit_bytes / said.history[-1].asked_bytes
 
 
 def _named(member: types_pb2.Member, me: str) -> str:

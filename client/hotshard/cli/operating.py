@@ -2,6 +2,7 @@
 
 import click
 
+from hotshard.calls import Money
 from hotshard.cli import cluster, output
 from hotshard.cli.session import Session
 
@@ -75,6 +76,7 @@ def status(session: Session, counters: bool, alone: bool, as_json: bool) -> None
             "up": output.duration(found.uptime_s),
             "ready": "yes" if found.ready else "no",
             "origins": ", ".join(map(output.printable, found.origins)) or "none",
+            "saved": _saved(found.money if everybody is None else cluster.money(everybody[1])),
         }
     )
     if everybody is not None:
@@ -109,6 +111,16 @@ def status(session: Session, counters: bool, alone: bool, as_json: bool) -> None
             [(name, f"{value:g}") for name, value in sorted(found.counters.items())],
             right=("value",),
         )
+
+
+def _saved(money: Money) -> str:
+    """At least so much: see docs/OPERATIONS.md."""
+    avoided = money.avoided_requests
+    requests = ", ".join(f"{avoided[verb]:,.0f} {verb}" for verb in sorted(avoided))
+    return (
+        f"{output.dollars(money.saved_usd)} since the start (avoided: {requests or 'nothing'},"
+        f" {output.size(money.avoided_bytes)})"
+    )
 
 
 def _everybody(session: Session, grpc: str) -> "cluster.Everybody":

@@ -57,8 +57,8 @@ class Operator:
         return self._call(self._stub.Members, cache_pb2.MembersRequest(with_table=True))
 
     def status(self) -> types_pb2.StatusReply:
-        """How the server is."""
-        return self._call(self._stub.Status, types_pb2.StatusRequest())
+        """How the server is, without its counters."""
+        return self._call(self._stub.Status, types_pb2.StatusRequest(brief=True))
 
     def _call(
         self, method: "grpc.UnaryUnaryMultiCallable[Request, Reply]", request: Request

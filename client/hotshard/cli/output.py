@@ -28,6 +28,13 @@ def size(count: float) -> str:
     return f"{value:.0f} B" if unit == "B" else f"{value:.2f} {unit}"
 
 
+def dollars(usd: float) -> str:
+    """Money for people: cents above a dollar, as many digits as are worth reading below."""
+    digits = 2 if abs(usd) >= 1 or abs(usd) < 0.00005 else 4
+    usd = round(usd, digits) or 0.0
+    return f"{'-' if usd < 0 else ''}${abs(usd):,.{digits}f}"
+
+
 def moment(time_ns: int) -> str:
     """A time of the origin as people write it, in UTC."""
     return datetime.fromtimestamp(time_ns // 1_000_000_000, UTC).strftime("%Y-%m-%d %H:%M:%S")

@@ -7,6 +7,7 @@ def test_a_gap_lifts_the_pen():
     idle = Interval(0, 60)
     path = ratio_line([busy, busy, idle, busy])
     assert path.count("M0.0 ") == 1
+    assert "L600.0 " in path
     assert path.count("M") == 3  # the grid, and a line on each side of the gap
 
 

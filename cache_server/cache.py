@@ -216,14 +216,14 @@ class Cache:
 
     # -- residency, for warm-up --------------------------------------------------------------------
 
-    async def make_resident(self, info: ObjectInfo) -> None:
-        """Have every shard of an object sealed on this node, behind all demand.
+    async def make_resident(self, info: ObjectInfo, shards: Sequence[int] = ()) -> None:
+        """Have every shard of an object, or these, sealed on this node, behind all demand.
 
         Raises:
             HotshardError: why it cannot be; NoSpace when no disk takes it.
         """
         mounted, _ = self._table.of(info.uri)
-        for index in range(self._geometry.shard_count(info.size)):
+        for index in shards or range(self._geometry.shard_count(info.size)):
             key = ShardKey.of(info, index, self._geometry)
             if not self._store.contains(key.digest):
                 fill = self._fill(mounted, info, key)

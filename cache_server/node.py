@@ -1,7 +1,8 @@
 """The composition root: builds the parts of a node, opens them in order, closes them in reverse.
 
     store -> origins -> cache -> local socket, gRPC, admin HTTP -> ready
-    SIGTERM -> not ready -> no new requests -> requests under way finish -> fills end -> store closed clean
+    SIGTERM -> not ready -> no owner any more, what is in use offered to the next ones -> no new requests
+            -> requests under way finish -> fills end -> store closed clean
 
 Everything that runs in the background lives in one TaskGroup (tasks.py).
 """
@@ -10,7 +11,7 @@ import asyncio
 import logging
 import signal
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
@@ -30,9 +31,12 @@ from cache_server.cluster.wiring import (
     BulkParts,
     ClusterNode,
     Settings,
+    forget_who_left,
     grpc_credentials,
+    leave,
     open_bulk,
     read_secret,
+    taking,
 )
 from cache_server.config import Amount, HostPort, OriginConfig, ServerConfig
 from cache_server.config.memory import read_auto_memory_bytes
@@ -83,6 +87,7 @@ class Node:
         self._peers: Peers | None = None
         self._secret = b""
         self._bulk_port = 0
+        self._stopped_by = 0.0
 
     def stop(self) -> None:
         """Begin to shut down; idempotent."""
@@ -104,6 +109,7 @@ class Node:
             calm_collector()
             await self._stop.wait()
             log.info("stopping")
+            self._stopped_by = loop.time() + self._config.shutdown_grace_s
 
     async def _open(self, stack: AsyncExitStack) -> None:
         """Open all parts; the stack closes them in reverse."""
@@ -115,7 +121,7 @@ class Node:
         await store.start()
         stack.push_async_callback(store.close)
         tasks = await stack.enter_async_context(_tasks())
-        events = PeerMetrics(metrics.registry)
+        events = self._peer_events = PeerMetrics(metrics.registry)
         self._member_events = MemberMetrics(metrics.registry)
         cluster = await self._join(stack, store, events, tasks)
         mounted = [await _mounted(c, config, metrics, stack) for c in config.origins]
@@ -180,7 +186,7 @@ class Node:
         stack.push_async_callback(cluster.peers.close)
         self._peers = cluster.peers
         if self._membership is not None:
-            tasks.spawn(_forget_who_left(self._membership, cluster.peers))
+            tasks.spawn(forget_who_left(self._membership, cluster.peers))
         return cluster
 
     async def _open_bulk(
@@ -197,7 +203,7 @@ class Node:
         if listen is not None:
             server = await open_bulk(identity, listen, config.bulk.tls, parts)
             self._bulk_port = server.port
-            stack.push_async_callback(server.close, config.shutdown_grace_s)
+            stack.push_async_callback(self._closing, server.close)
 
     async def _placement(
         self, _stack: AsyncExitStack, store: Store, tasks: Tasks
@@ -213,7 +219,7 @@ class Node:
         self._membership = found
         return found
 
-    async def _take_part(self, stack: AsyncExitStack, grpc_port: int) -> None:
+    async def _take_part(self, stack: AsyncExitStack, store: Store, grpc_port: int) -> None:
         """Tell the others that this node is ready; the stack tells them when it stops."""
         found = self._membership
         if found is None:
@@ -221,14 +227,22 @@ class Node:
         grpc_address = await asyncio.to_thread(address_of_grpc, self._config, grpc_port)
         found.located(grpc_address, address_of_bulk(self._config, self._bulk_port))
         await found.become(State.READY)
-        stack.push_async_callback(found.become, State.DRAINING)
+        if self._peers is not None:
+            limit_s = self._config.shutdown_grace_s / 2
+            size_max = self._config.cluster.offer_bytes
+            stack.push_async_callback(leave, found, self._peers, store, size_max, limit_s)
 
-    def _answers(self) -> ClusterAnswers:
+    async def _closing(self, close: Callable[[float], Awaitable[None]]) -> None:
+        """Close a part within what is left of the grace."""
+        loop = asyncio.get_running_loop()
+        await close(max(0.0, self._stopped_by - loop.time()))
+
+    def _answers(self, cache: Cache) -> ClusterAnswers:
         config = self._config
         locating = Locating(Geometry(config.shard_bytes, config.block_bytes), self._secret)
         if self._membership is None:
             return Alone(locating, self._cluster_name)
-        return InCluster(self._membership, locating)
+        return InCluster(self._membership, locating, taking(cache, self._peer_events))
 
     @property
     def _cluster_name(self) -> str:
@@ -265,16 +279,16 @@ class Node:
             allowed_uids=_uids(config.local_socket.allowed_uids),
         )
         await local.start()
-        stack.push_async_callback(local.close, config.shutdown_grace_s)
-        answers = self._answers()
+        stack.push_async_callback(self._closing, local.close)
+        answers = self._answers(parts.cache)
         statuses.cluster = answers.status
         service = CacheService(parts.cache, parts.warmer, statuses, metrics, members=answers)
         grpc_server = GrpcServer(config.grpc, service)
         await grpc_server.start()
-        stack.push_async_callback(grpc_server.close, config.shutdown_grace_s)
+        stack.push_async_callback(self._closing, grpc_server.close)
         await grpc_server.set_ready(ready=True)
         statuses.unready = ""
-        await self._take_part(stack, grpc_server.port)
+        await self._take_part(stack, parts.store, grpc_server.port)
         stack.callback(setattr, statuses, "unready", "stopping")
         log.info(
             "ready",
@@ -362,12 +376,6 @@ async def _tasks() -> AsyncIterator[Tasks]:
     except BaseExceptionGroup as errors:
         # The tasks let no error out: what the group wraps is the one error of the code inside the `with`.
         raise errors.exceptions[0] from None
-
-
-async def _forget_who_left(found: Membership, peers: Peers) -> None:
-    """Give up the connections to members that are gone."""
-    async for view in found.views():
-        await peers.retain({member.id for member in view.members})
 
 
 def _prices(config: ServerConfig) -> Prices:

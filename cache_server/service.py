@@ -270,6 +270,13 @@ class CacheService(cache_pb2_grpc.CacheServicer):
         async with self._answer("Meet", context):
             return self._members.meet(request)
 
+    async def Offer(self, request: pb.OfferRequest, context: Context) -> pb.OfferReply:
+        """A member that leaves offers what it has."""
+        async with self._answer("Offer", context):
+            if not self._forwarded(context):
+                raise InvalidRequest("only members of the cluster offer shards")
+            return await self._members.offered(request)
+
     def _forwarded(self, context: Context) -> bool:
         """Whether another member of our cluster asks.
 

@@ -11,6 +11,7 @@ from typing import Protocol
 
 from cache_server.cluster.meeting import terms_from_pb, terms_to_pb
 from cache_server.cluster.membership import Membership
+from cache_server.cluster.offers import Takes
 from hotshard.core import bulkwire
 from hotshard.core.blocks import Geometry, shard_digest
 from hotshard.core.errors import InvalidRequest
@@ -19,7 +20,7 @@ from hotshard.core.slots import Table
 from hotshard.core.view import View
 from hotshard.v1 import cache_pb2 as pb
 from hotshard.v1 import types_pb2
-from hotshard.wire import info_to_pb, member_from_pb, member_to_pb
+from hotshard.wire import info_from_pb, info_to_pb, member_from_pb, member_to_pb
 
 SHARDS_MAX = 4096
 """In one answer to Locate."""
@@ -44,6 +45,13 @@ class ClusterAnswers(Protocol):
 
         Raises:
             InvalidRequest: there is no cluster to be met in.
+        """
+
+    async def offered(self, request: pb.OfferRequest) -> pb.OfferReply:
+        """A member that leaves offers what is ours from now on.
+
+        Raises:
+            InvalidRequest: there is no cluster, or the offer makes no sense.
         """
 
     def locate(self, info: ObjectInfo, offset: int, length: int) -> pb.LocateReply:
@@ -114,6 +122,10 @@ class Alone:
             f"this server is in no cluster, not in {request.terms.cluster[:100]!r}"
         )
 
+    async def offered(self, request: pb.OfferRequest) -> pb.OfferReply:  # noqa: ARG002
+        """See ClusterAnswers."""
+        raise InvalidRequest("this server is in no cluster")
+
     def locate(self, info: ObjectInfo, offset: int, length: int) -> pb.LocateReply:
         """See ClusterAnswers."""
         return self._locating.reply(info, offset, length, "")
@@ -129,8 +141,9 @@ class Alone:
 class InCluster:
     """A member."""
 
-    def __init__(self, membership: Membership, locating: Locating) -> None:
+    def __init__(self, membership: Membership, locating: Locating, taking: Takes) -> None:
         self._membership = membership
+        self._taking = taking
         self._locating = locating
         self.cluster = membership.terms.cluster
 
@@ -152,6 +165,12 @@ class InCluster:
             me=member_to_pb(me),
             view_version=membership.view_version,
         )
+
+    async def offered(self, request: pb.OfferRequest) -> pb.OfferReply:
+        """See ClusterAnswers."""
+        offered = [(info_from_pb(each.object), each.index) for each in request.shards]
+        shards, size = await self._taking.take(offered)
+        return pb.OfferReply(taken_shards=shards, taken_bytes=size)
 
     def locate(self, info: ObjectInfo, offset: int, length: int) -> pb.LocateReply:
         """See ClusterAnswers."""

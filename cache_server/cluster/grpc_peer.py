@@ -7,7 +7,7 @@ the cluster's name and the version of the asker's view. Answers are bounded by d
 import asyncio
 import os
 import time
-from collections.abc import AsyncIterator, Awaitable
+from collections.abc import AsyncIterator, Awaitable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -18,6 +18,7 @@ from cache_server.cluster.bulk_client import Landing, attempt_s
 from cache_server.core.patience import Patience
 from cache_server.origins.origin import Fetched, ListPage, Want
 from cache_server.origins.transfer import TargetFailed
+from cache_server.store.shard import ShardKey
 from hotshard.core.checksum import running
 from hotshard.core.errors import HotshardError
 from hotshard.core.objects import ObjectInfo
@@ -29,6 +30,7 @@ from hotshard.wire import (
     VIEW_KEY,
     error_from_pb,
     info_from_pb,
+    info_to_pb,
 )
 
 ERROR_KEY = "hotshard-error-bin"
@@ -117,6 +119,16 @@ class GrpcPeer:
             list(reply.common_prefixes),
             next_token.removeprefix(_TOKEN_PREFIX),
         )
+
+    async def offer(self, shards: Sequence[ShardKey], view: int, limit_s: float) -> tuple[int, int]:
+        """Shards and bytes that the member took over of these; raises as `stat` does."""
+        request = pb.OfferRequest()
+        for key in shards:
+            info = ObjectInfo(key.uri, key.version, key.object_size, key.mtime_ns)
+            request.shards.add(object=info_to_pb(info), index=key.index)
+        call = self._stub.Offer(request, timeout=limit_s, metadata=self._metadata(view))
+        reply = await _answer(call)
+        return reply.taken_shards, reply.taken_bytes
 
     async def read(self, want: Want, landing: Landing, view: int) -> Fetched:
         """Receive a block; no checksum comes with it, so this is the second choice.

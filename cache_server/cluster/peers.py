@@ -12,7 +12,7 @@ refusals of our membership count against it.
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import TypeVar
@@ -33,6 +33,7 @@ from cache_server.origins.origin import Fetched, ListPage, Want
 from cache_server.origins.threads import Threads
 from cache_server.origins.transfer import TargetFailed
 from cache_server.slots import FetchSlots
+from cache_server.store.shard import ShardKey
 from hotshard.bulkline import LineBroken
 from hotshard.core import bulkwire as wire
 from hotshard.core.checksum import Checksum
@@ -201,6 +202,14 @@ class Peers:
             return await self._link(peer).grpc.status(timeout_s)
         except (NoAnswer, HotshardError) as error:
             raise PeerFailed("no answer", str(error)) from error
+
+    async def offer(
+        self, peer: PeerAddress, shards: Sequence[ShardKey], limit_s: float
+    ) -> tuple[int, int]:
+        """Shards and bytes that a member took over of these; raises as `stat` does."""
+        link = self._link(peer)
+        async with self._asking(link, "grpc"):
+            return await link.grpc.offer(shards, self._placement.view_version, limit_s)
 
     async def list_page(
         self, peer: PeerAddress, prefix: str, *, recursive: bool, token: str, page_size: int

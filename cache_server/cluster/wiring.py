@@ -16,6 +16,8 @@ from cache_server.cluster.bulk_calls import BulkCalls, Identity, OnRead
 from cache_server.cluster.bulk_client import BulkOptions
 from cache_server.cluster.bulk_server import BulkServer
 from cache_server.cluster.grpc_peer import GrpcOptions
+from cache_server.cluster.membership import Membership
+from cache_server.cluster.offers import Leaving, Taking
 from cache_server.cluster.origin import ClusterOrigin, GuardedOrigin
 from cache_server.cluster.peers import CONNECTIONS, PeerOptions, Peers
 from cache_server.cluster.ports import Placement
@@ -23,10 +25,12 @@ from cache_server.config import HostPort, TlsConfig
 from cache_server.flight import Spawn
 from cache_server.metrics.peers import PeerMetrics
 from cache_server.origins.table import Mounted, OriginTable
+from cache_server.store.store import Store
 from cache_server.tasks import Tasks
 from hotshard.core.blocks import Geometry
 from hotshard.core.checksum import Checksum
 from hotshard.core.errors import ConfigError
+from hotshard.core.members import State
 from hotshard.core.objects import ObjectInfo
 
 BULK_PORT = 7071
@@ -99,6 +103,28 @@ class ClusterNode:
             owns=self._blocks.is_ours,
             view=lambda: self._placement.view_version,
         )
+
+
+async def forget_who_left(found: Membership, peers: Peers) -> None:
+    """Give up the connections to members that are gone."""
+    async for view in found.views():
+        await peers.retain({member.id for member in view.members})
+
+
+async def leave(
+    found: Membership, peers: Peers, store: Store, size_max: int, limit_s: float
+) -> None:
+    """Be no owner any more, let the others know, and hand over what is in use; see offers.py."""
+    await found.become(State.DRAINING)
+    async for _ in found.views():
+        pass  # until the view shows it
+    if size_max:
+        await Leaving(found, peers, store.used_last).offer(size_max, limit_s)
+
+
+def taking(cache: Cache, events: PeerMetrics) -> Taking:
+    """What takes over the shards of members that leave."""
+    return Taking(cache.make_resident, cache.shard_keys, cache.is_sealed, events.offer_taken)
 
 
 @dataclass(frozen=True, slots=True)

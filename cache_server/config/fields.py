@@ -134,6 +134,7 @@ MemoryBytes = Annotated[
     PlainValidator(_memory),
     Shown("size, or auto", lambda size: "auto" if size is None else format_size(size)),
 ]
+Bytes = Annotated[int, PlainValidator(_sized(0, 1 << 50)), Shown("size", format_size)]
 Slots = Annotated[int, AfterValidator(_slots)]
 Seconds = Annotated[float, Field(gt=0, le=86400)]
 Price = Annotated[float, Field(ge=0, le=1_000_000)]

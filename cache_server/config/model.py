@@ -12,6 +12,7 @@ from pydantic import Field, model_validator
 
 from cache_server.config.fields import (
     BlockBytes,
+    Bytes,
     Capacity,
     Directory,
     Endpoint,
@@ -153,6 +154,9 @@ class ClusterConfig(Section):
     """For how long a member that is away keeps its part, because it may come back with its data."""
     start_wait_s: float = Field(default=10, ge=0, le=600)
     """How long a starting node waits to have met the others before it is ready."""
+    offer_bytes: Bytes = 64 << 30
+    """How much of what was used last a node that stops offers to those who own it from then on, within half
+    of `shutdown_grace_s`. 0: nothing."""
 
     @model_validator(mode="after")
     def _agrees(self) -> "ClusterConfig":
@@ -260,7 +264,7 @@ class ServerConfig(Section):
     metadata_entries: int = Field(default=500_000, ge=1_000, le=100_000_000)
     """How many objects' sizes and versions are remembered, at about 0.6 KiB of memory each."""
     shutdown_grace_s: float = Field(default=20, ge=0, le=3600)
-    """How long requests in flight may take to finish after SIGTERM."""
+    """How long a stopping node may take to hand over what is in use and to finish requests in flight."""
     grpc: GrpcConfig = GrpcConfig()
     bulk: BulkConfig = BulkConfig()
     cluster: ClusterConfig = ClusterConfig()

@@ -39,7 +39,7 @@ METHODS = {
     ),
     "grpc": (
         *("Stat", "StatMany", "List", "Read", "Prefetch", "WarmStatus", "Pin", "Unpin", "Evict"),
-        *("Invalidate", "Status", "Explain", "Members", "WatchMembers", "Locate", "Meet"),
+        *("Invalidate", "Status", "Explain", "Members", "WatchMembers", "Locate", "Meet", "Offer"),
     ),
 }
 CODES = ("ok", "cancelled", *(name.lower() for name in BY_CODE))

@@ -77,6 +77,9 @@ class PeerMetrics:
         self._exhausted = counter(
             "peers_exhausted", "Blocks of other members that had to come from the origin."
         )
+        self._taken = counter(
+            "offers_taken_bytes", "Shards taken over from members that were leaving."
+        )
         self._served = counter("bulk_requests", "Requests answered on the bulk port.", "outcome")
         self._sent = counter("bulk_sent_bytes", "Payload sent over the bulk port.")
         self._refused = counter("bulk_refused", "Bulk connections cut off.", "reason")
@@ -131,6 +134,10 @@ class PeerMetrics:
         if report is None:
             report = self._reports[peer] = PeerReport(peer)
         return report
+
+    def offer_taken(self, size: int) -> None:
+        """A shard was taken over from a member that is leaving."""
+        self._taken.inc(size)
 
     def peer_hedged(self, *, won: bool) -> None:
         """A second member was asked."""

@@ -213,6 +213,13 @@ class Records:
             return ObjectInfo(uri, version, object_size, mtime_ns)
         return None
 
+    def keys(self, rows: Iterable[int]) -> list[ShardKey]:
+        """The shards of these rows, in this order; those forgotten meanwhile left out."""
+        query = (
+            "SELECT digest, uri, version, shard, size, object_size, mtime_ns FROM shards WHERE id=?"
+        )
+        return [ShardKey(*found) for row in rows for found in self._rows(query, row)]
+
     def next_after(self, row: int) -> tuple[int, bytes] | None:
         """The row number and digest of the record after `row`."""
         query = "SELECT id, digest FROM shards WHERE id>? ORDER BY id LIMIT 1"

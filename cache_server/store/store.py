@@ -136,6 +136,27 @@ class Store:
             self._disks.failed(volume, error)
             return None
 
+    async def used_last(self, size_max: int) -> list[ShardKey]:
+        """The sealed shards that are in use, what was used last first, at most so many bytes of them."""
+        rows: dict[Volume, list[int]] = {}
+        ranks: dict[bytes, int] = {}
+        for digest in reversed(self._shelf.files.digests()):
+            entry, volume = self._index.get(digest), self._disks.volume_of(digest)
+            if entry is None or volume is None:
+                continue
+            size_max -= entry.size
+            if size_max < 0:
+                break
+            ranks[digest] = len(ranks)
+            rows.setdefault(volume, []).append(entry.row)
+        found: list[ShardKey] = []
+        for volume, wanted in rows.items():
+            try:
+                found += await self._shelf.run(partial(volume.records.keys, wanted))
+            except OSError as error:
+                self._disks.failed(volume, error)
+        return sorted(found, key=lambda key: ranks[key.digest])
+
     def touch(self, digest: bytes) -> None:
         """A use that did not come through here (a client reads within its lease)."""
         volume = self._disks.volume_of(digest)

@@ -126,4 +126,4 @@ class FakeGrpcServer(cache_pb2_grpc.CacheServicer):
         context.abort(grpc.StatusCode.UNIMPLEMENTED, "the fake has no such call")
 
     Evict = Explain = Invalidate = Pin = Unpin = _not_here
-    Locate = Meet = Members = WatchMembers = _not_here
+    Locate = Meet = Members = Offer = WatchMembers = _not_here

@@ -115,6 +115,11 @@ class CacheStub(object):
                 request_serializer=hotshard_dot_v1_dot_cache__pb2.MeetRequest.SerializeToString,
                 response_deserializer=hotshard_dot_v1_dot_cache__pb2.MeetReply.FromString,
                 _registered_method=True)
+        self.Offer = channel.unary_unary(
+                '/hotshard.v1.Cache/Offer',
+                request_serializer=hotshard_dot_v1_dot_cache__pb2.OfferRequest.SerializeToString,
+                response_deserializer=hotshard_dot_v1_dot_cache__pb2.OfferReply.FromString,
+                _registered_method=True)
 
 
 class CacheServicer(object):
@@ -223,6 +228,13 @@ class CacheServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Offer(self, request, context):
+        """Between members: "I leave; this is yours from now on, and I have it." Answered when it was fetched.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_CacheServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -305,6 +317,11 @@ def add_CacheServicer_to_server(servicer, server):
                     servicer.Meet,
                     request_deserializer=hotshard_dot_v1_dot_cache__pb2.MeetRequest.FromString,
                     response_serializer=hotshard_dot_v1_dot_cache__pb2.MeetReply.SerializeToString,
+            ),
+            'Offer': grpc.unary_unary_rpc_method_handler(
+                    servicer.Offer,
+                    request_deserializer=hotshard_dot_v1_dot_cache__pb2.OfferRequest.FromString,
+                    response_serializer=hotshard_dot_v1_dot_cache__pb2.OfferReply.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -739,6 +756,33 @@ class Cache(object):
             '/hotshard.v1.Cache/Meet',
             hotshard_dot_v1_dot_cache__pb2.MeetRequest.SerializeToString,
             hotshard_dot_v1_dot_cache__pb2.MeetReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Offer(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/hotshard.v1.Cache/Offer',
+            hotshard_dot_v1_dot_cache__pb2.OfferRequest.SerializeToString,
+            hotshard_dot_v1_dot_cache__pb2.OfferReply.FromString,
             options,
             channel_credentials,
             insecure,

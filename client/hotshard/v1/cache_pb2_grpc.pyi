@@ -57,6 +57,8 @@ class CacheStub:
     """Who owns the shards of a range."""
     Meet: _grpc.UnaryUnaryMultiCallable[_cache_pb2.MeetRequest, _cache_pb2.MeetReply]
     """Between members: "this is me, who are you?" Refused for another cluster."""
+    Offer: _grpc.UnaryUnaryMultiCallable[_cache_pb2.OfferRequest, _cache_pb2.OfferReply]
+    """Between members: "I leave; this is yours from now on, and I have it." Answered when it was fetched."""
 
 @_typing.type_check_only
 class CacheAsyncStub(CacheStub):
@@ -84,6 +86,8 @@ class CacheAsyncStub(CacheStub):
     """Who owns the shards of a range."""
     Meet: _aio.UnaryUnaryMultiCallable[_cache_pb2.MeetRequest, _cache_pb2.MeetReply]  # type: ignore[assignment]
     """Between members: "this is me, who are you?" Refused for another cluster."""
+    Offer: _aio.UnaryUnaryMultiCallable[_cache_pb2.OfferRequest, _cache_pb2.OfferReply]  # type: ignore[assignment]
+    """Between members: "I leave; this is yours from now on, and I have it." Answered when it was fetched."""
 
 class CacheServicer(metaclass=_abc_1.ABCMeta):
     @_abc_1.abstractmethod
@@ -204,5 +208,13 @@ class CacheServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_cache_pb2.MeetReply, _abc.Awaitable[_cache_pb2.MeetReply]]:
         """Between members: "this is me, who are you?" Refused for another cluster."""
+
+    @_abc_1.abstractmethod
+    def Offer(
+        self,
+        request: _cache_pb2.OfferRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_cache_pb2.OfferReply, _abc.Awaitable[_cache_pb2.OfferReply]]:
+        """Between members: "I leave; this is yours from now on, and I have it." Answered when it was fetched."""
 
 def add_CacheServicer_to_server(servicer: CacheServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

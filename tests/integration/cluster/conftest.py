@@ -1,4 +1,4 @@
-"""Clusters of real servers. HOTSHARD_TEST_SCALE=1 runs the full sizes."""
+"""Clusters of real servers. HOTSHARD_TEST_SCALE=1 runs all of them in full size, 0.1 all in small size."""
 
 import os
 from collections.abc import Callable, Iterator
@@ -12,7 +12,11 @@ from benchmarks.fleet.fleet import Fleet, open_fleet
 from benchmarks.fleet.readers import digest
 from support.content import content
 
-FULL = float(os.environ.get("HOTSHARD_TEST_SCALE", "0")) >= 1
+SCALE = float(os.environ.get("HOTSHARD_TEST_SCALE", "0"))
+FULL = SCALE >= 1
+LONG = pytest.mark.skipif(
+    not SCALE, reason="up to 20 s each: HOTSHARD_TEST_SCALE=0.1 runs it, =1 in full size"
+)
 MIB = 1 << 20
 StartFleet = Callable[..., Fleet]
 
@@ -64,14 +68,3 @@ def failed_requests(fleet: Fleet) -> dict[str, dict[str, int]]:
         counts = {outcome: server.total(name, outcome=outcome) for outcome in outcomes}
         found[server.name] = {outcome: count for outcome, count in counts.items() if count}
     return {server: counts for server, counts in found.items() if counts}
-
-
-def pytest_collection_modifyitems(items):
-    """Up to ten servers on two processors answer within their deadlines only on an idle machine."""
-    if FULL or os.environ.get("HOTSHARD_TEST_CLUSTER") == "1":
-        return
-    here = os.path.dirname(__file__)
-    reason = "a cluster of real servers needs an idle machine: HOTSHARD_TEST_CLUSTER=1 runs it"
-    for item in items:
-        if str(item.path).startswith(here):
-            item.add_marker(pytest.mark.skip(reason=reason))

@@ -6,7 +6,7 @@ import pytest
 
 from benchmarks.fleet.fleet import ORIGIN_BYTES, PEER_BYTES
 from benchmarks.fleet.readers import read_all, reading
-from integration.cluster.conftest import FULL, failed_requests, fill_origin, total_bytes
+from integration.cluster.conftest import FULL, LONG, failed_requests, fill_origin, total_bytes
 
 pytestmark = [pytest.mark.timeout(1800 if FULL else 240), pytest.mark.slow]
 NODES = 8 if FULL else 4
@@ -47,6 +47,7 @@ def test_a_server_is_killed_in_the_middle_of_a_read_load(start_fleet):
     assert victim.total(PEER_BYTES) == 0
 
 
+@LONG
 @pytest.mark.parametrize("what", ["peers", "origin"])
 def test_a_server_is_cut_off(start_fleet, what):
     fleet = start_fleet(NODES, fetch={"attempts": 3, "connect_timeout_s": 1})
@@ -69,6 +70,7 @@ def test_a_server_is_cut_off(start_fleet, what):
     assert load.longest_s() < 30
 
 
+@LONG
 def test_a_peer_behind_a_bad_wire(start_fleet):
     fleet = start_fleet(NODES)
     expected = fill_origin(fleet, small=400 if FULL else 100)

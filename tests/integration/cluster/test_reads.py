@@ -10,7 +10,7 @@ from benchmarks.fleet.fleet import PEER_BYTES
 from benchmarks.fleet.readers import read_all
 from hotshard.cli.child import Child
 from hotshard.core import bulkwire as wire
-from integration.cluster.conftest import FULL, MIB, failed_requests, fill_origin, total_bytes
+from integration.cluster.conftest import FULL, LONG, MIB, failed_requests, fill_origin, total_bytes
 
 pytestmark = [pytest.mark.timeout(1800 if FULL else 240), pytest.mark.slow]
 
@@ -59,6 +59,7 @@ def test_bad_input_on_the_bulk_port_is_refused_and_counted(start_fleet):
     assert server.total("hotshard_bulk_requests_total", outcome="wrong_cluster") == 1
 
 
+@LONG
 def test_a_member_whose_bulk_port_is_another_program(start_fleet):
     """Its bytes come in another way, and what the other program says is counted."""
     everywhere = {"bulk": {"listen": "127.0.0.9:7071"}}

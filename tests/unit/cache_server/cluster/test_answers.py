@@ -15,7 +15,7 @@ from hotshard.core.members import Member
 from hotshard.core.objects import ObjectInfo
 from hotshard.core.slots import Table
 from hotshard.v1 import cache_pb2 as pb
-from hotshard.wire import member_to_pb
+from hotshard.wire import info_to_pb, member_to_pb
 from support.town import TERMS, Town, sees
 
 GEOMETRY = Geometry(1 << 20, 1 << 16)
@@ -34,8 +34,13 @@ async def town(monkeypatch):
         town.close()
 
 
+class Taker:
+    async def take(self, offered):
+        return len(offered), sum(info.size + index for info, index in offered)
+
+
 def answers(town, name="a", **locating):
-    return InCluster(town.members[name], Locating(GEOMETRY, **locating))
+    return InCluster(town.members[name], Locating(GEOMETRY, **locating), Taker())
 
 
 async def test_members_and_their_table(town):
@@ -137,3 +142,12 @@ async def test_a_node_on_its_own():
     assert list(alone.explain(reply).shards[0].owners) == []
     with pytest.raises(InvalidRequest, match="in no cluster, not in 'prod'"):
         alone.meet(pb.MeetRequest(terms=pb.Terms(cluster="prod")))
+
+
+async def test_what_is_offered_is_taken_over(town):
+    request = pb.OfferRequest()
+    request.shards.add(object=info_to_pb(ObjectInfo("s3://b/a", "v", 100, 1)), index=2)
+    reply = await answers(town).offered(request)
+    assert (reply.taken_shards, reply.taken_bytes) == (1, 102)
+    with pytest.raises(InvalidRequest, match="no cluster"):
+        await Alone(Locating(GEOMETRY)).offered(request)

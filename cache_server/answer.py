@@ -5,20 +5,20 @@ leaves as INTERNAL and says nothing but its type, while the log has the rest und
 """
 
 import logging
-import uuid
+import re
 from types import TracebackType
 from typing import Any
 
 import grpc
 
-from cache_server import logs
-from cache_server.metrics import Metrics
+from cache_server.requests import Requests
 from hotshard.core.errors import GRPC_STATUS, HotshardError, code_name
-from hotshard.wire import error_to_pb
+from hotshard.wire import FORWARDED_KEY, REQUEST_KEY, error_to_pb
 
 log = logging.getLogger(__name__)
 
 ERROR_KEY = "hotshard-error-bin"
+_ID = re.compile("[0-9a-f]{16}")
 
 Context = Any
 """grpc.aio.ServicerContext; the generated stubs mix it with the synchronous one."""
@@ -27,17 +27,23 @@ Context = Any
 class Answer:
     """Around one call: its id, its metrics, and what becomes of its error."""
 
-    __slots__ = ("_context", "_method", "_request", "_timer")
+    __slots__ = ("_context", "_method", "_request")
 
-    def __init__(self, metrics: Metrics, method: str, context: Context) -> None:
+    def __init__(self, requests: Requests, method: str, context: Context, uri: str = "") -> None:
         self._method = method
         self._context = context
-        self._request = logs.request(uuid.uuid4().hex[:16])
-        self._timer = metrics.request("grpc", method)
+        metadata = dict(context.invocation_metadata() or ())
+        given = str(metadata.get(REQUEST_KEY, ""))
+        self._request = requests.begin(
+            "grpc",
+            method,
+            given if _ID.fullmatch(given) and int(given, 16) else "",
+            uri=uri,
+            passed_on=FORWARDED_KEY in metadata,
+        )
 
     async def __aenter__(self) -> None:
         self._request.__enter__()
-        self._timer.__enter__()
 
     async def __aexit__(
         self,
@@ -45,20 +51,21 @@ class Answer:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._timer.__exit__(kind, error, trace)
+        self._request.answered(error)
         try:
             if isinstance(error, HotshardError):
                 log.debug("%s refused: %s", self._method, error)
             elif isinstance(error, Exception):
                 log.error("%s failed", self._method, exc_info=error)
             if isinstance(error, Exception):
-                await _abort(self._context, error)
+                await _abort(self._context, error, self._request.scope.id)
         finally:
-            self._request.__exit__(None, None, None)
+            self._request.__exit__(kind, error, trace)
 
 
-async def _abort(context: Context, error: Exception) -> None:
+async def _abort(context: Context, error: Exception, request_id: str) -> None:
     detail = error_to_pb(error)
+    detail.request = request_id
     # All of it has to fit the 8 KiB that receivers allow for headers, next to a uri of 4 KiB.
     detail.message = _cut(detail.message, 1024)
     await context.abort(

@@ -19,6 +19,7 @@ from cache_server.block_flight import BlockFlight
 from cache_server.flight import Spawn, settled
 from cache_server.origins.origin import Fetched, PeerBlocks, Target, Want
 from cache_server.origins.table import Mounted
+from cache_server.scope import step
 from cache_server.slots import FetchSlots
 from cache_server.store.options import NoSpace
 from cache_server.store.shard import ShardKey
@@ -141,7 +142,8 @@ class Fill(ABC):
                 return found
         slots = self._tools.slots
         flight.ticket = slots.ask(demand=flight.demand)
-        await slots.acquire(flight.ticket)
+        with step("slot"):
+            await slots.acquire(flight.ticket)
         try:
             target = Target((await self._file()).fd, file_offset)
             fetched = await self._mounted.for_asker(forwarded=flight.forwarded).fetch(want, target)

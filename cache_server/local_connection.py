@@ -18,10 +18,11 @@ from collections.abc import Callable
 from google.protobuf.message import DecodeError
 
 from cache_server.local_calls import CALLS, MESSAGE_BYTES_MAX, LocalCalls
+from cache_server.scope import as_id, current_id
 from hotshard.core.errors import HotshardError, InvalidRequest, OriginUnavailable
 from hotshard.openfile import OpenFile
 from hotshard.v1 import local_pb2 as pb
-from hotshard.wire import error_to_pb
+from hotshard.wire import error_to_pb, request_number
 
 log = logging.getLogger(__name__)
 
@@ -50,6 +51,7 @@ class LocalConnection:
         self._under_way = 0
         self._reading = False
         self._subscribed = False
+        self._request_base = 0
         self._hello_timer: asyncio.TimerHandle | None = None
         self._buffer = buffer
         self.idle = asyncio.Event()
@@ -139,6 +141,8 @@ class LocalConnection:
             self._subscribed = True
             self._reply(request.id, pb.LocalReply(notice=pb.Notice()))
         elif not (call == "open" and self._open_now(request)):
+            if call == "hello":
+                self._request_base = request.hello.request_base
             self._under_way += 1
             self.idle.clear()
             if self._under_way >= REQUESTS_MAX:
@@ -163,20 +167,23 @@ class LocalConnection:
     async def _answer(self, call: str, request: pb.LocalRequest) -> None:
         files: list[OpenFile] = []
         timeout_s = request.timeout_ms / 1000 or REQUEST_TIMEOUT_S
-        with self._calls.metrics.request("local", call) as outcome:
+        number = request_number(self._request_base, request.id) if self._request_base else 0
+        request_id = as_id(number) if number else ""
+        uri = request.open.uri or request.stat.uri
+        with self._calls.requests.begin("local", call, request_id, uri=uri) as outcome:
             try:
                 async with asyncio.timeout(timeout_s):
                     reply = await CALLS[call](self._calls, request, files)
             except TimeoutError:
                 late = OriginUnavailable(f"no answer within {timeout_s:.1f} s")
-                reply = pb.LocalReply(error=error_to_pb(late))
+                reply = _refusal(late)
                 outcome.failed(late)
             except HotshardError as error:
-                reply = pb.LocalReply(error=error_to_pb(error))
+                reply = _refusal(error)
                 outcome.failed(error)
             except Exception as error:  # the loop of requests: log it, answer, go on
                 log.exception("local %s", call)
-                reply = pb.LocalReply(error=error_to_pb(error))
+                reply = _refusal(error)
                 outcome.failed(error)
             finally:
                 self._under_way -= 1
@@ -225,3 +232,9 @@ class LocalConnection:
         if self._sock.fileno() >= 0:
             self._loop.remove_writer(self._sock.fileno())
             self._resume()
+
+
+def _refusal(error: Exception) -> pb.LocalReply:
+    refusal = error_to_pb(error)
+    refusal.request = current_id()
+    return pb.LocalReply(error=refusal)

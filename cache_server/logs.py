@@ -1,38 +1,27 @@
 """Logging: one line per event on the standard error stream, for people or for machines.
 
 Modules use the standard library (`log = logging.getLogger(__name__)`); values that should be searchable go
-into `extra={...}` and come out as key=value pairs or JSON fields. `request` sets the id that all lines
-logged on behalf of one request carry. One line per request or change of state, none per block.
+into `extra={...}` and come out as key=value pairs or JSON fields. All lines logged on behalf of one request
+(scope.py) carry its id, on every node that it reaches. One line per request or change of state, none per
+block.
 """
 
 import asyncio
-import contextvars
 import json
 import logging
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from types import TracebackType
 from typing import Any, Literal, TextIO
 
-_request_id: contextvars.ContextVar[str] = contextvars.ContextVar("request_id", default="")
+from cache_server.scope import current_id
 
 # What every record has; the rest came in as `extra`.
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 
 _log = logging.getLogger(__name__)
-
-
-@contextmanager
-def request(request_id: str) -> Iterator[None]:
-    """Everything logged inside, in this task and those it starts, carries the id."""
-    token = _request_id.set(request_id)
-    try:
-        yield
-    finally:
-        _request_id.reset(token)
 
 
 def setup(
@@ -98,7 +87,7 @@ def _time(record: logging.LogRecord) -> str:
 
 def _context(record: logging.LogRecord) -> Mapping[str, object]:
     """What came as `extra`, after the request's id."""
-    request_id = _request_id.get()
+    request_id = current_id()
     extra = {name: value for name, value in vars(record).items() if name not in _STANDARD}
     return {"request": request_id, **extra} if request_id else extra
 

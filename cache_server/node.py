@@ -51,12 +51,14 @@ from cache_server.metrics.peers import PeerMetrics
 from cache_server.origins.posix import PosixOptions, PosixOrigin
 from cache_server.origins.s3 import S3Options, S3Origin
 from cache_server.origins.table import Mounted, OriginTable
+from cache_server.requests import Requests
 from cache_server.service import CacheService
 from cache_server.slots import FetchSlots
 from cache_server.status import Parts, Statuses, dataset_namer
 from cache_server.store.options import CacheDir, Space, StoreEvents, StoreOptions
 from cache_server.store.store import Store
 from cache_server.tasks import Tasks
+from cache_server.tracing import open_tracer
 from cache_server.transient import Transient
 from cache_server.upkeep import (
     calm_collector,
@@ -121,6 +123,8 @@ class Node:
         await store.start()
         stack.push_async_callback(store.close)
         tasks = await stack.enter_async_context(_tasks())
+        self._spawn = tasks.spawn
+        requests = await self._open_requests(stack, metrics, store.node_id)
         events = self._peer_events = PeerMetrics(metrics.registry)
         self._member_events = MemberMetrics(metrics.registry)
         cluster = await self._join(stack, store, events, tasks)
@@ -153,17 +157,26 @@ class Node:
             slots,
             transient,
             warmer,
-            prices=_prices(config),
+            prices=Prices(**config.prices.model_dump()),
             peers=events.reports,
             limits=partial(_limits, mounted),
         )
         statuses = Statuses(parts, metrics, self._version)
         for upkeep in (tend(store), probe(store), scrub(store), remember(statuses)):
             tasks.spawn(upkeep)
-        await self._open_bulk(
-            stack, cluster, BulkParts(cache, table, tasks, events, metrics.reads.opened)
-        )
-        await self._open_edges(stack, parts, statuses, metrics, tasks)
+        bulk = BulkParts(cache, table, tasks, events, requests, metrics.reads.opened)
+        await self._open_bulk(stack, cluster, bulk)
+        await self._open_edges(stack, parts, statuses, metrics, requests)
+
+    async def _open_requests(
+        self, stack: AsyncExitStack, metrics: Metrics, node_id: str
+    ) -> Requests:
+        """What is around each request; with traces, if they are asked for."""
+        tracing, tracer = self._config.tracing, None
+        if tracing.endpoint is not None:
+            tracer = await asyncio.to_thread(open_tracer, tracing.endpoint, tracing.sample, node_id)
+            stack.push_async_callback(asyncio.to_thread, tracer.close)
+        return Requests(metrics, slow_s=self._config.log.slow_request_s, tracer=tracer)
 
     async def _join(
         self, stack: AsyncExitStack, store: Store, events: PeerMetrics, tasks: Tasks
@@ -255,7 +268,7 @@ class Node:
         parts: Parts,
         statuses: Statuses,
         metrics: Metrics,
-        tasks: Tasks,
+        requests: Requests,
     ) -> None:
         """Open what others talk to. Admin first and closed last, so that probes see every state."""
         config = self._config
@@ -270,8 +283,8 @@ class Node:
                 cache=parts.cache,
                 warmer=parts.warmer,
                 statuses=statuses,
-                metrics=metrics,
-                spawn=tasks.spawn,
+                requests=requests,
+                spawn=self._spawn,
                 node_id=node_id,
                 version=self._version,
             ),
@@ -282,7 +295,7 @@ class Node:
         stack.push_async_callback(self._closing, local.close)
         answers = self._answers(parts.cache)
         statuses.cluster = answers.status
-        service = CacheService(parts.cache, parts.warmer, statuses, metrics, members=answers)
+        service = CacheService(parts.cache, parts.warmer, statuses, requests, members=answers)
         grpc_server = GrpcServer(config.grpc, service)
         await grpc_server.start()
         stack.push_async_callback(self._closing, grpc_server.close)
@@ -376,18 +389,6 @@ async def _tasks() -> AsyncIterator[Tasks]:
     except BaseExceptionGroup as errors:
         # The tasks let no error out: what the group wraps is the one error of the code inside the `with`.
         raise errors.exceptions[0] from None
-
-
-def _prices(config: ServerConfig) -> Prices:
-    """As the ledger takes them."""
-    given = config.prices
-    return Prices(
-        given.get_usd_per_1000,
-        given.head_usd_per_1000,
-        given.list_usd_per_1000,
-        given.origin_usd_per_gb,
-        given.cross_zone_usd_per_gb,
-    )
 
 
 def _limits(mounted: Sequence[Mounted]) -> dict[str, Limit]:

@@ -13,7 +13,6 @@ from typing import Any, Protocol
 
 from cache_server.answer import Answer
 from cache_server.cluster.answers import ClusterAnswers
-from cache_server.metrics import Metrics
 from cache_server.opened import Explanation, FileExtent, Opened
 from cache_server.origins.origin import ListPage
 from cache_server.replies import (
@@ -23,6 +22,7 @@ from cache_server.replies import (
     progress_to_pb,
     stat_result_to_pb,
 )
+from cache_server.requests import Requests
 from cache_server.warm import WarmState
 from hotshard.core.errors import (
     CorruptData,
@@ -116,7 +116,7 @@ class CacheService(cache_pb2_grpc.CacheServicer):
         cache: CacheCalls,
         warmer: WarmCalls,
         statuses: Statuses,
-        metrics: Metrics,
+        requests: Requests,
         *,
         members: ClusterAnswers,
         stall_s: float = STALL_S,
@@ -124,14 +124,15 @@ class CacheService(cache_pb2_grpc.CacheServicer):
         self._cache = cache
         self._warmer = warmer
         self._statuses = statuses
-        self._metrics = metrics
+        self._requests = requests
+        self._metrics = requests.metrics
         self._members = members
         self._stall_s = stall_s
         self._reads = 0
 
     async def Stat(self, request: types_pb2.StatRequest, context: Context) -> types_pb2.ObjectInfo:
         """Describe an object."""
-        async with self._answer("Stat", context):
+        async with self._answer("Stat", context, request.uri):
             forwarded = self._forwarded(context)
             info = await self._cache.stat(request.uri, forwarded=forwarded)
             if not forwarded:
@@ -175,7 +176,7 @@ class CacheService(cache_pb2_grpc.CacheServicer):
         self, request: pb.ReadRequest, context: Context
     ) -> None:
         """The bytes of a range."""
-        async with self._answer("Read", context):
+        async with self._answer("Read", context, request.uri):
             _check_range(request)
             if self._reads >= READS_MAX:
                 raise Overloaded(f"{READS_MAX} reads are under way", uri=request.uri)
@@ -240,7 +241,7 @@ class CacheService(cache_pb2_grpc.CacheServicer):
 
     async def Explain(self, request: pb.ExplainRequest, context: Context) -> pb.ExplainReply:
         """What is known of an object, and where it is."""
-        async with self._answer("Explain", context):
+        async with self._answer("Explain", context, request.uri):
             return self._members.explain(explanation_to_pb(await self._cache.explain(request.uri)))
 
     async def Members(self, request: pb.MembersRequest, context: Context) -> pb.MembersReply:
@@ -258,7 +259,7 @@ class CacheService(cache_pb2_grpc.CacheServicer):
 
     async def Locate(self, request: pb.LocateRequest, context: Context) -> pb.LocateReply:
         """Who owns the shards of a range."""
-        async with self._answer("Locate", context):
+        async with self._answer("Locate", context, request.uri):
             _check_range(request)
             info = await self._cache.stat(request.uri)
             if request.version not in ("", info.version):
@@ -291,8 +292,8 @@ class CacheService(cache_pb2_grpc.CacheServicer):
             raise InvalidRequest(f"this is a member of cluster {name!r}, not of yours")
         return True
 
-    def _answer(self, method: str, context: Context) -> Answer:
-        return Answer(self._metrics, method, context)
+    def _answer(self, method: str, context: Context, uri: str = "") -> Answer:
+        return Answer(self._requests, method, context, uri)
 
     async def _read(self, request: pb.ReadRequest, context: Context) -> None:
         loop = asyncio.get_running_loop()

@@ -12,6 +12,8 @@ from typing import Protocol
 
 from cache_server.cache import Cache
 from cache_server.opened import Opened
+from cache_server.requests import Requests
+from cache_server.scope import as_id
 from hotshard.core import bulkwire as wire
 from hotshard.core.blocks import shard_digest
 from hotshard.core.checksum import Checksum
@@ -70,6 +72,7 @@ class BulkCalls:
         cache: Cache,
         identity: Identity,
         whole: Callable[[ObjectInfo], Awaitable[Checksum | None]],
+        requests: Requests,
         on_read: OnRead = _unheard,
     ) -> None:
         """Make it.
@@ -78,9 +81,11 @@ class BulkCalls:
             cache: what answers.
             identity: who this node is.
             whole: the origin's checksum of an object.
+            requests: who begins them.
             on_read: told what is read.
         """
         self._cache = cache
+        self._requests = requests
         self._on_read = on_read
         self._identity = identity
         self._whole = whole
@@ -88,6 +93,16 @@ class BulkCalls:
 
     async def answer(self, request: wire.Request) -> Answer:
         """The answer; errors are answers too."""
+        with self._requests.begin(
+            "bulk",
+            request.kind.name.lower(),
+            as_id(request.request_id) if request.request_id else "",
+            uri=request.uri,
+            passed_on=bool(request.flags),
+        ):
+            return await self._answered(request)
+
+    async def _answered(self, request: wire.Request) -> Answer:
         refused = self._refused(request)
         if refused is not None:
             return Answer(refused)

@@ -12,12 +12,12 @@ import time
 from collections import deque
 from dataclasses import dataclass, field
 from functools import partial
-from itertools import count
 
 from cache_server.core.patience import Patience
 from cache_server.origins.origin import Fetched, Target, Want
 from cache_server.origins.threads import Threads
 from cache_server.origins.transfer import Aborted, TargetFailed, Transfer, in_thread
+from cache_server.scope import current_id, new_id
 from hotshard.bulkline import BulkLine, Foreign, LineBroken
 from hotshard.core import bulkwire as wire
 from hotshard.core.checksum import Algorithm, Checksum, running
@@ -29,8 +29,6 @@ ATTEMPT_BYTES_PER_S = 10 << 20
 CONNECT_S = 1.0
 IDLE_S = 60.0  # less than the server keeps them
 TICKET_S = 60.0
-
-_request_ids = count(1)
 
 
 class Refused(Exception):
@@ -169,7 +167,7 @@ class BulkClient:
             flags=flags,
             cluster=self._cluster,
             view=view,
-            request_id=next(_request_ids),
+            request_id=int(current_id() or new_id(), 16),
             uri=info.uri,
             version=info.version,
             offset=want.offset,

@@ -18,6 +18,7 @@ from cache_server.cluster.bulk_client import Landing, attempt_s
 from cache_server.core.patience import Patience
 from cache_server.origins.origin import Fetched, ListPage, Want
 from cache_server.origins.transfer import TargetFailed
+from cache_server.scope import current_id, new_id
 from cache_server.store.shard import ShardKey
 from hotshard.core.checksum import running
 from hotshard.core.errors import HotshardError
@@ -27,6 +28,7 @@ from hotshard.v1 import cache_pb2_grpc, types_pb2
 from hotshard.wire import (
     CLUSTER_KEY,
     FORWARDED_KEY,
+    REQUEST_KEY,
     VIEW_KEY,
     error_from_pb,
     info_from_pb,
@@ -167,7 +169,12 @@ class GrpcPeer:
         self._patience.took((time.monotonic() - began) / usual_s)
 
     def _metadata(self, view: int) -> tuple[tuple[str, str], ...]:
-        return (FORWARDED_KEY, "1"), (CLUSTER_KEY, self._cluster), (VIEW_KEY, str(view))
+        return (
+            (FORWARDED_KEY, "1"),
+            (CLUSTER_KEY, self._cluster),
+            (VIEW_KEY, str(view)),
+            (REQUEST_KEY, current_id() or new_id()),
+        )
 
 
 async def _answer(call: Awaitable[T]) -> T:

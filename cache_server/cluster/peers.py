@@ -32,6 +32,7 @@ from cache_server.core.patience import Patience
 from cache_server.origins.origin import Fetched, ListPage, Want
 from cache_server.origins.threads import Threads
 from cache_server.origins.transfer import TargetFailed
+from cache_server.scope import step
 from cache_server.slots import FetchSlots
 from cache_server.store.shard import ShardKey
 from hotshard.bulkline import LineBroken
@@ -269,7 +270,8 @@ class Peers:
             raise PeerFailed("open")
         outcome, alive = "cancelled", False
         try:
-            yield
+            with step("peer", path, peer=link.peer.id):
+                yield
             outcome, alive = "ok", True
         except Refused as refused:
             failed = _meaning(refused.reply)

@@ -25,6 +25,7 @@ from cache_server.config import HostPort, TlsConfig
 from cache_server.flight import Spawn
 from cache_server.metrics.peers import PeerMetrics
 from cache_server.origins.table import Mounted, OriginTable
+from cache_server.requests import Requests
 from cache_server.store.store import Store
 from cache_server.tasks import Tasks
 from hotshard.core.blocks import Geometry
@@ -135,6 +136,7 @@ class BulkParts:
     table: OriginTable
     tasks: Tasks
     events: PeerMetrics
+    requests: Requests
     on_read: OnRead
 
 
@@ -149,7 +151,9 @@ async def open_bulk(
     Raises:
         ConfigError: the address is not to be had, or the certificate is no good.
     """
-    calls = BulkCalls(parts.cache, identity, _whole_from(parts.table), parts.on_read)
+    calls = BulkCalls(
+        parts.cache, identity, _whole_from(parts.table), parts.requests, parts.on_read
+    )
     context = await asyncio.to_thread(_server_context, tls)
     server = BulkServer(listen.host, listen.port, calls, parts.events, tls=context)
     await server.start()

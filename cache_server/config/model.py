@@ -221,6 +221,19 @@ class LogConfig(Section):
     """The least important messages to write."""
     format: Literal["text", "json"] = "text"
     """One line for people, or one JSON object, per event."""
+    slow_request_s: Annotated[float, Field(gt=0, le=86400)] = 5.0
+    """Requests that take longer get a line, which says what they waited for. All lines of one request carry
+    its id, on every node that it reaches."""
+
+
+class TracingConfig(Section):
+    """OpenTelemetry traces of requests across nodes. Needs `pip install 'hotshard[otel]'`."""
+
+    endpoint: Endpoint = None
+    """Where spans go, over OTLP/HTTP: `http://collector:4318/v1/traces`. Without it nothing is traced, and
+    it costs nothing."""
+    sample: Annotated[float, Field(ge=0, le=1)] = 0.01
+    """The part of the requests that is traced; all nodes choose the same ones."""
 
 
 class PricesConfig(Section):
@@ -273,6 +286,7 @@ class ServerConfig(Section):
     fetch: FetchConfig = FetchConfig()
     log: LogConfig = LogConfig()
     prices: PricesConfig = PricesConfig()
+    tracing: TracingConfig = TracingConfig()
 
     @model_validator(mode="after")
     def _agrees(self) -> "ServerConfig":

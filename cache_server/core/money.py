@@ -15,18 +15,22 @@ _GB = 1e9  # prices are per decimal gigabyte
 
 @dataclass(frozen=True, slots=True)
 class Prices:
-    """In US dollars."""
+    """In US dollars; the keys of the configuration `prices`."""
 
-    get_per_1000: float = 0.0004
-    head_per_1000: float = 0.0004
-    list_per_1000: float = 0.005
-    origin_per_gb: float = 0.0
-    cross_zone_per_gb: float = 0.02
+    get_usd_per_1000: float = 0.0004
+    head_usd_per_1000: float = 0.0004
+    list_usd_per_1000: float = 0.005
+    origin_usd_per_gb: float = 0.0
+    cross_zone_usd_per_gb: float = 0.02
 
     def requests_usd(self, requests: Mapping[str, float]) -> float:
         """Of so many requests, by verb."""
         per_1000 = dict(
-            zip(VERBS, (self.get_per_1000, self.head_per_1000, self.list_per_1000), strict=True)
+            zip(
+                VERBS,
+                (self.get_usd_per_1000, self.head_usd_per_1000, self.list_usd_per_1000),
+                strict=True,
+            )
         )
         return sum(per_1000[verb] * count / 1000 for verb, count in requests.items())
 
@@ -44,8 +48,8 @@ class Usage:
         """What it costs."""
         return (
             prices.requests_usd(self.requests)
-            + prices.origin_per_gb * self.origin_bytes / _GB
-            + prices.cross_zone_per_gb * self.cross_zone_bytes / _GB
+            + prices.origin_usd_per_gb * self.origin_bytes / _GB
+            + prices.cross_zone_usd_per_gb * self.cross_zone_bytes / _GB
         )
 
 

@@ -12,6 +12,7 @@ Keys that end in "/" are folder marks of consoles, not objects: they are neither
 
 import asyncio
 import functools
+import logging
 import os
 import random
 import time
@@ -43,6 +44,7 @@ from cache_server.origins.s3_replies import (
 )
 from cache_server.origins.threads import Threads
 from cache_server.origins.transfer import FileSink, TargetFailed, Transfer, in_thread
+from cache_server.scope import step
 from hotshard.core.backoff import Backoff, RetryBudget
 from hotshard.core.checksum import Checksum, checksum
 from hotshard.core.errors import (
@@ -64,6 +66,7 @@ _RETRY_AFTER_S_MAX = 30.0  # who asks for a longer pause is down; say so at once
 # At least two, so that a disk that makes one wait does not stop all; each carries 2 to 3 GB/s.
 _REACTORS_MIN, _REACTORS_MAX = 2, 8
 _WRITERS = 4  # threads that write what came through aiobotocore
+log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 
@@ -249,10 +252,18 @@ class S3Origin:
             try:
                 async with self._pace.turn():
                     began = time.monotonic()
-                    result = await attempt()
+                    with step("origin", verb, uri=subject.uri):
+                        result = await attempt()
             except Transient as error:
                 outcome = "retry"
                 failures += 1
+                log.info(
+                    "%s of %s failed: %s",
+                    verb,
+                    subject.uri,
+                    error,
+                    extra={"try": failures, "seconds": round(time.monotonic() - began, 3)},
+                )
                 if error.slow_down:
                     self._pace.slowed_down()
                 delay_s = self._delay_s(failures, error)

@@ -136,7 +136,7 @@ class Conversation:
         with suppress(
             ServerUnavailable
         ):  # a server that refuses us hangs up; its reason can be read
-            self._send(packets.hello(HELLO, client_name()))
+            self._send(packets.hello(HELLO, client_name(), int.from_bytes(os.urandom(8))))
         reply, _ = self._await(HELLO)
         packets.check_hello(reply)
 

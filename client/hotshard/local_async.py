@@ -56,7 +56,7 @@ class AsyncConversation:
         with suppress(
             ServerUnavailable
         ):  # a server that refuses us hangs up; its reason can be read
-            await self._send(packets.hello(HELLO, client_name()))
+            await self._send(packets.hello(HELLO, client_name(), int.from_bytes(os.urandom(8))))
         reply, _ = await self._wait(answer)
         packets.check_hello(reply)
 

@@ -23,9 +23,9 @@ FILES_PER_PACKET = 253  # SCM_MAX_FD of Linux
 PACKET_BYTES = 256 << 10  # more than a socket buffer takes by default, so nothing is cut
 
 
-def hello(number: int, client: str) -> bytes:
+def hello(number: int, client: str, request_base: int = 0) -> bytes:
     """The first packet of a conversation."""
-    greeting = pb.HelloRequest(protocol=PROTOCOL, client=client)
+    greeting = pb.HelloRequest(protocol=PROTOCOL, client=client, request_base=request_base)
     return pb.LocalRequest(id=number, hello=greeting).SerializeToString()
 
 

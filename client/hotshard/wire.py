@@ -11,6 +11,15 @@ PROTOCOL = 1
 FORWARDED_KEY = "hotshard-forwarded"
 CLUSTER_KEY = "hotshard-cluster"
 VIEW_KEY = "hotshard-view"
+# Of any request: its id, 16 hexadecimal digits, which stands in the log lines of all nodes that see it.
+REQUEST_KEY = "hotshard-request"
+_ID_MASK = (1 << 64) - 1
+_ID_STEP = 0x9E3779B97F4A7C15  # odd: a bijection, which spreads neighbours over all 64 bits
+
+
+def request_number(base: int, number: int) -> int:
+    """The id of a request on the local socket: its number, spread, from where its conversation begins."""
+    return ((base + number) * _ID_STEP) & _ID_MASK or 1
 
 
 def info_to_pb(info: ObjectInfo) -> pb.ObjectInfo:
@@ -47,9 +56,11 @@ def error_from_pb(message: pb.Error) -> HotshardError:
     except ValueError:
         name = "INTERNAL"
     kind = BY_CODE.get(name, InternalError)
-    if issubclass(kind, Overloaded):
-        return kind(message.message, uri=message.uri, retry_after_s=message.retry_after_ms / 1000)
-    return kind(message.message, uri=message.uri)
+    error = kind(message.message, uri=message.uri)
+    if isinstance(error, Overloaded):
+        error.retry_after_s = message.retry_after_ms / 1000
+    error.request_id = message.request
+    return error
 
 
 def member_to_pb(member: Member) -> pb.Member:

@@ -1,13 +1,13 @@
 """Each node shows the whole cluster: two real servers that know each other."""
 
 import json
-import time
 
 import pytest
 
 import hotshard
 from hotshard.cli.cache_process import free_ports
 from support.content import content
+from support.waiting import until
 
 
 @pytest.fixture
@@ -32,13 +32,6 @@ def pair(start_node, bucket):
     until(lambda: all(node.ready() for node in nodes))
     until(lambda: all(len(document(node)["nodes"]) == 2 for node in nodes))
     return nodes, [f"s3://{name}/set/{i}" for i in range(8)]
-
-
-def until(condition, limit_s=30.0):
-    deadline = time.monotonic() + limit_s
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
 
 
 def document(node):

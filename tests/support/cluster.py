@@ -21,6 +21,7 @@ from cache_server.fill import FillTools
 from cache_server.metrics import Metrics
 from cache_server.metrics.peers import PeerMetrics
 from cache_server.origins.table import Mounted, OriginTable
+from cache_server.requests import Requests
 from cache_server.slots import FetchSlots
 from cache_server.store.options import CacheDir, Space, StoreEvents, StoreOptions
 from cache_server.store.store import Store
@@ -140,7 +141,10 @@ async def member(
             view=lambda: placement.view_version,
         )
         bulk = BulkServer(
-            "127.0.0.1", 0, BulkCalls(cache, identity, guarded.whole_checksum), events
+            "127.0.0.1",
+            0,
+            BulkCalls(cache, identity, guarded.whole_checksum, Requests(metrics)),
+            events,
         )
         await bulk.start()
         tasks.spawn(bulk.run())

@@ -28,6 +28,8 @@ class HotshardError(Exception):
         super().__init__(message)
         self.message = message
         self.uri = uri
+        self.request_id = ""
+        """Of the request that was refused, for the server's log; empty: no server said so."""
 
     def __str__(self) -> str:
         return self.message

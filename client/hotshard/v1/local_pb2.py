@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from hotshard.v1 import types_pb2 as hotshard_dot_v1_dot_types__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17hotshard/v1/local.proto\x12\x0bhotshard.v1\x1a\x17hotshard/v1/types.proto\"\xbd\x04\n\x0cLocalRequest\x12\n\n\x02id\x18\x01 \x01(\x04\x12\x12\n\ntimeout_ms\x18\x02 \x01(\r\x12*\n\x05hello\x18\x03 \x01(\x0b\x32\x19.hotshard.v1.HelloRequestH\x00\x12(\n\x04open\x18\x04 \x01(\x0b\x32\x18.hotshard.v1.OpenRequestH\x00\x12\x31\n\topen_many\x18\x05 \x01(\x0b\x32\x1c.hotshard.v1.OpenManyRequestH\x00\x12(\n\x04stat\x18\x06 \x01(\x0b\x32\x18.hotshard.v1.StatRequestH\x00\x12\x31\n\tstat_many\x18\x07 \x01(\x0b\x32\x1c.hotshard.v1.StatManyRequestH\x00\x12(\n\x04list\x18\x08 \x01(\x0b\x32\x18.hotshard.v1.ListRequestH\x00\x12\x30\n\x08prefetch\x18\t \x01(\x0b\x32\x1c.hotshard.v1.PrefetchRequestH\x00\x12\x35\n\x0bwarm_status\x18\n \x01(\x0b\x32\x1e.hotshard.v1.WarmStatusRequestH\x00\x12*\n\x05touch\x18\x0b \x01(\x0b\x32\x19.hotshard.v1.TouchRequestH\x00\x12\x32\n\tsubscribe\x18\x0c \x01(\x0b\x32\x1d.hotshard.v1.SubscribeRequestH\x00\x12,\n\x06status\x18\r \x01(\x0b\x32\x1a.hotshard.v1.StatusRequestH\x00\x42\x06\n\x04\x63\x61ll\"\x81\x04\n\nLocalReply\x12\n\n\x02id\x18\x01 \x01(\x04\x12#\n\x05\x65rror\x18\x02 \x01(\x0b\x32\x12.hotshard.v1.ErrorH\x00\x12(\n\x05hello\x18\x03 \x01(\x0b\x32\x17.hotshard.v1.HelloReplyH\x00\x12&\n\x04open\x18\x04 \x01(\x0b\x32\x16.hotshard.v1.OpenReplyH\x00\x12/\n\topen_many\x18\x05 \x01(\x0b\x32\x1a.hotshard.v1.OpenManyReplyH\x00\x12\'\n\x04stat\x18\x06 \x01(\x0b\x32\x17.hotshard.v1.ObjectInfoH\x00\x12/\n\tstat_many\x18\x07 \x01(\x0b\x32\x1a.hotshard.v1.StatManyReplyH\x00\x12&\n\x04list\x18\x08 \x01(\x0b\x32\x16.hotshard.v1.ListReplyH\x00\x12.\n\x08prefetch\x18\t \x01(\x0b\x32\x1a.hotshard.v1.PrefetchReplyH\x00\x12\x30\n\x0bwarm_status\x18\n \x01(\x0b\x32\x19.hotshard.v1.WarmProgressH\x00\x12%\n\x06notice\x18\x0b \x01(\x0b\x32\x13.hotshard.v1.NoticeH\x00\x12*\n\x06status\x18\x0c \x01(\x0b\x32\x18.hotshard.v1.StatusReplyH\x00\x42\x08\n\x06result\"0\n\x0cHelloRequest\x12\x10\n\x08protocol\x18\x01 \x01(\r\x12\x0e\n\x06\x63lient\x18\x02 \x01(\t\"Z\n\nHelloReply\x12\x10\n\x08protocol\x18\x01 \x01(\r\x12\x0e\n\x06server\x18\x02 \x01(\t\x12\x0f\n\x07node_id\x18\x03 \x01(\t\x12\x19\n\x11max_message_bytes\x18\x04 \x01(\r\"K\n\x0bOpenRequest\x12\x0b\n\x03uri\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\x0e\n\x06offset\x18\x03 \x01(\x04\x12\x0e\n\x06length\x18\x04 \x01(\x04\"f\n\x06\x45xtent\x12\x15\n\robject_offset\x18\x01 \x01(\x04\x12\x0e\n\x06length\x18\x02 \x01(\x04\x12\x10\n\x08\x66\x64_index\x18\x03 \x01(\r\x12\x13\n\x0b\x66ile_offset\x18\x04 \x01(\x04\x12\x0e\n\x06sealed\x18\x05 \x01(\x08\"l\n\tOpenReply\x12\'\n\x06object\x18\x01 \x01(\x0b\x32\x17.hotshard.v1.ObjectInfo\x12$\n\x07\x65xtents\x18\x02 \x03(\x0b\x32\x13.hotshard.v1.Extent\x12\x10\n\x08lease_ms\x18\x03 \x01(\r\":\n\x0fOpenManyRequest\x12\'\n\x05opens\x18\x01 \x03(\x0b\x32\x18.hotshard.v1.OpenRequest\"U\n\nOpenResult\x12$\n\x04open\x18\x01 \x01(\x0b\x32\x16.hotshard.v1.OpenReply\x12!\n\x05\x65rror\x18\x02 \x01(\x0b\x32\x12.hotshard.v1.Error\"9\n\rOpenManyReply\x12(\n\x07results\x18\x01 \x03(\x0b\x32\x17.hotshard.v1.OpenResult\"\x1c\n\x0cTouchRequest\x12\x0c\n\x04uris\x18\x01 \x03(\t\"\x1f\n\rPrefetchReply\x12\x0e\n\x06job_id\x18\x01 \x01(\t\"\x12\n\x10SubscribeRequest\"c\n\x06Notice\x12&\n\x04kind\x18\x01 \x01(\x0e\x32\x18.hotshard.v1.Notice.Kind\"1\n\x04Kind\x12\x14\n\x10KIND_UNSPECIFIED\x10\x00\x12\x13\n\x0fKIND_GOING_AWAY\x10\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17hotshard/v1/local.proto\x12\x0bhotshard.v1\x1a\x17hotshard/v1/types.proto\"\xbd\x04\n\x0cLocalRequest\x12\n\n\x02id\x18\x01 \x01(\x04\x12\x12\n\ntimeout_ms\x18\x02 \x01(\r\x12*\n\x05hello\x18\x03 \x01(\x0b\x32\x19.hotshard.v1.HelloRequestH\x00\x12(\n\x04open\x18\x04 \x01(\x0b\x32\x18.hotshard.v1.OpenRequestH\x00\x12\x31\n\topen_many\x18\x05 \x01(\x0b\x32\x1c.hotshard.v1.OpenManyRequestH\x00\x12(\n\x04stat\x18\x06 \x01(\x0b\x32\x18.hotshard.v1.StatRequestH\x00\x12\x31\n\tstat_many\x18\x07 \x01(\x0b\x32\x1c.hotshard.v1.StatManyRequestH\x00\x12(\n\x04list\x18\x08 \x01(\x0b\x32\x18.hotshard.v1.ListRequestH\x00\x12\x30\n\x08prefetch\x18\t \x01(\x0b\x32\x1c.hotshard.v1.PrefetchRequestH\x00\x12\x35\n\x0bwarm_status\x18\n \x01(\x0b\x32\x1e.hotshard.v1.WarmStatusRequestH\x00\x12*\n\x05touch\x18\x0b \x01(\x0b\x32\x19.hotshard.v1.TouchRequestH\x00\x12\x32\n\tsubscribe\x18\x0c \x01(\x0b\x32\x1d.hotshard.v1.SubscribeRequestH\x00\x12,\n\x06status\x18\r \x01(\x0b\x32\x1a.hotshard.v1.StatusRequestH\x00\x42\x06\n\x04\x63\x61ll\"\x81\x04\n\nLocalReply\x12\n\n\x02id\x18\x01 \x01(\x04\x12#\n\x05\x65rror\x18\x02 \x01(\x0b\x32\x12.hotshard.v1.ErrorH\x00\x12(\n\x05hello\x18\x03 \x01(\x0b\x32\x17.hotshard.v1.HelloReplyH\x00\x12&\n\x04open\x18\x04 \x01(\x0b\x32\x16.hotshard.v1.OpenReplyH\x00\x12/\n\topen_many\x18\x05 \x01(\x0b\x32\x1a.hotshard.v1.OpenManyReplyH\x00\x12\'\n\x04stat\x18\x06 \x01(\x0b\x32\x17.hotshard.v1.ObjectInfoH\x00\x12/\n\tstat_many\x18\x07 \x01(\x0b\x32\x1a.hotshard.v1.StatManyReplyH\x00\x12&\n\x04list\x18\x08 \x01(\x0b\x32\x16.hotshard.v1.ListReplyH\x00\x12.\n\x08prefetch\x18\t \x01(\x0b\x32\x1a.hotshard.v1.PrefetchReplyH\x00\x12\x30\n\x0bwarm_status\x18\n \x01(\x0b\x32\x19.hotshard.v1.WarmProgressH\x00\x12%\n\x06notice\x18\x0b \x01(\x0b\x32\x13.hotshard.v1.NoticeH\x00\x12*\n\x06status\x18\x0c \x01(\x0b\x32\x18.hotshard.v1.StatusReplyH\x00\x42\x08\n\x06result\"F\n\x0cHelloRequest\x12\x10\n\x08protocol\x18\x01 \x01(\r\x12\x0e\n\x06\x63lient\x18\x02 \x01(\t\x12\x14\n\x0crequest_base\x18\x03 \x01(\x06\"Z\n\nHelloReply\x12\x10\n\x08protocol\x18\x01 \x01(\r\x12\x0e\n\x06server\x18\x02 \x01(\t\x12\x0f\n\x07node_id\x18\x03 \x01(\t\x12\x19\n\x11max_message_bytes\x18\x04 \x01(\r\"K\n\x0bOpenRequest\x12\x0b\n\x03uri\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\x0e\n\x06offset\x18\x03 \x01(\x04\x12\x0e\n\x06length\x18\x04 \x01(\x04\"f\n\x06\x45xtent\x12\x15\n\robject_offset\x18\x01 \x01(\x04\x12\x0e\n\x06length\x18\x02 \x01(\x04\x12\x10\n\x08\x66\x64_index\x18\x03 \x01(\r\x12\x13\n\x0b\x66ile_offset\x18\x04 \x01(\x04\x12\x0e\n\x06sealed\x18\x05 \x01(\x08\"l\n\tOpenReply\x12\'\n\x06object\x18\x01 \x01(\x0b\x32\x17.hotshard.v1.ObjectInfo\x12$\n\x07\x65xtents\x18\x02 \x03(\x0b\x32\x13.hotshard.v1.Extent\x12\x10\n\x08lease_ms\x18\x03 \x01(\r\":\n\x0fOpenManyRequest\x12\'\n\x05opens\x18\x01 \x03(\x0b\x32\x18.hotshard.v1.OpenRequest\"U\n\nOpenResult\x12$\n\x04open\x18\x01 \x01(\x0b\x32\x16.hotshard.v1.OpenReply\x12!\n\x05\x65rror\x18\x02 \x01(\x0b\x32\x12.hotshard.v1.Error\"9\n\rOpenManyReply\x12(\n\x07results\x18\x01 \x03(\x0b\x32\x17.hotshard.v1.OpenResult\"\x1c\n\x0cTouchRequest\x12\x0c\n\x04uris\x18\x01 \x03(\t\"\x1f\n\rPrefetchReply\x12\x0e\n\x06job_id\x18\x01 \x01(\t\"\x12\n\x10SubscribeRequest\"c\n\x06Notice\x12&\n\x04kind\x18\x01 \x01(\x0e\x32\x18.hotshard.v1.Notice.Kind\"1\n\x04Kind\x12\x14\n\x10KIND_UNSPECIFIED\x10\x00\x12\x13\n\x0fKIND_GOING_AWAY\x10\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -37,29 +37,29 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_LOCALREPLY']._serialized_start=642
   _globals['_LOCALREPLY']._serialized_end=1155
   _globals['_HELLOREQUEST']._serialized_start=1157
-  _globals['_HELLOREQUEST']._serialized_end=1205
-  _globals['_HELLOREPLY']._serialized_start=1207
-  _globals['_HELLOREPLY']._serialized_end=1297
-  _globals['_OPENREQUEST']._serialized_start=1299
-  _globals['_OPENREQUEST']._serialized_end=1374
-  _globals['_EXTENT']._serialized_start=1376
-  _globals['_EXTENT']._serialized_end=1478
-  _globals['_OPENREPLY']._serialized_start=1480
-  _globals['_OPENREPLY']._serialized_end=1588
-  _globals['_OPENMANYREQUEST']._serialized_start=1590
-  _globals['_OPENMANYREQUEST']._serialized_end=1648
-  _globals['_OPENRESULT']._serialized_start=1650
-  _globals['_OPENRESULT']._serialized_end=1735
-  _globals['_OPENMANYREPLY']._serialized_start=1737
-  _globals['_OPENMANYREPLY']._serialized_end=1794
-  _globals['_TOUCHREQUEST']._serialized_start=1796
-  _globals['_TOUCHREQUEST']._serialized_end=1824
-  _globals['_PREFETCHREPLY']._serialized_start=1826
-  _globals['_PREFETCHREPLY']._serialized_end=1857
-  _globals['_SUBSCRIBEREQUEST']._serialized_start=1859
-  _globals['_SUBSCRIBEREQUEST']._serialized_end=1877
-  _globals['_NOTICE']._serialized_start=1879
-  _globals['_NOTICE']._serialized_end=1978
-  _globals['_NOTICE_KIND']._serialized_start=1929
-  _globals['_NOTICE_KIND']._serialized_end=1978
+  _globals['_HELLOREQUEST']._serialized_end=1227
+  _globals['_HELLOREPLY']._serialized_start=1229
+  _globals['_HELLOREPLY']._serialized_end=1319
+  _globals['_OPENREQUEST']._serialized_start=1321
+  _globals['_OPENREQUEST']._serialized_end=1396
+  _globals['_EXTENT']._serialized_start=1398
+  _globals['_EXTENT']._serialized_end=1500
+  _globals['_OPENREPLY']._serialized_start=1502
+  _globals['_OPENREPLY']._serialized_end=1610
+  _globals['_OPENMANYREQUEST']._serialized_start=1612
+  _globals['_OPENMANYREQUEST']._serialized_end=1670
+  _globals['_OPENRESULT']._serialized_start=1672
+  _globals['_OPENRESULT']._serialized_end=1757
+  _globals['_OPENMANYREPLY']._serialized_start=1759
+  _globals['_OPENMANYREPLY']._serialized_end=1816
+  _globals['_TOUCHREQUEST']._serialized_start=1818
+  _globals['_TOUCHREQUEST']._serialized_end=1846
+  _globals['_PREFETCHREPLY']._serialized_start=1848
+  _globals['_PREFETCHREPLY']._serialized_end=1879
+  _globals['_SUBSCRIBEREQUEST']._serialized_start=1881
+  _globals['_SUBSCRIBEREQUEST']._serialized_end=1899
+  _globals['_NOTICE']._serialized_start=1901
+  _globals['_NOTICE']._serialized_end=2000
+  _globals['_NOTICE_KIND']._serialized_start=1951
+  _globals['_NOTICE_KIND']._serialized_end=2000
 # @@protoc_insertion_point(module_scope)

@@ -166,19 +166,23 @@ class HelloRequest(_message.Message):
 
     PROTOCOL_FIELD_NUMBER: _builtins.int
     CLIENT_FIELD_NUMBER: _builtins.int
+    REQUEST_BASE_FIELD_NUMBER: _builtins.int
     protocol: _builtins.int
     """1"""
     client: _builtins.str
     """"hotshard/0.1.0 python/3.11", for logs"""
+    request_base: _builtins.int
+    """ids of requests are made from it and their numbers (hotshard.wire)"""
     def __init__(
         self,
         *,
         protocol: _builtins.int = ...,
         client: _builtins.str = ...,
+        request_base: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["client", b"client", "protocol", b"protocol"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["client", b"client", "protocol", b"protocol", "request_base", b"request_base"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -88,12 +88,15 @@ class Error(_message.Message):
     MESSAGE_FIELD_NUMBER: _builtins.int
     URI_FIELD_NUMBER: _builtins.int
     RETRY_AFTER_MS_FIELD_NUMBER: _builtins.int
+    REQUEST_FIELD_NUMBER: _builtins.int
     code: Global___ErrorCode.ValueType
     message: _builtins.str
     uri: _builtins.str
     """the object it is about, if any"""
     retry_after_ms: _builtins.int
     """OVERLOADED: when to ask again"""
+    request: _builtins.str
+    """the id of the request, as it stands in the logs of all nodes"""
     def __init__(
         self,
         *,
@@ -101,10 +104,11 @@ class Error(_message.Message):
         message: _builtins.str = ...,
         uri: _builtins.str = ...,
         retry_after_ms: _builtins.int = ...,
+        request: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["code", b"code", "message", b"message", "retry_after_ms", b"retry_after_ms", "uri", b"uri"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["code", b"code", "message", b"message", "request", b"request", "retry_after_ms", b"retry_after_ms", "uri", b"uri"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

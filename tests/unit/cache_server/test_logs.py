@@ -10,6 +10,7 @@ import threading
 import pytest
 
 from cache_server import logs
+from cache_server.scope import Scope, entered
 
 log = logging.getLogger("cache_server.test_logs")
 
@@ -49,7 +50,7 @@ def test_names_of_objects_cannot_forge_lines(stream):
 
 def test_json_is_one_object_a_line(stream):
     logs.setup("debug", "json", stream)
-    with logs.request("r1"):
+    with entered(Scope("r1")):
         try:
             raise KeyError("gone\nbad")
         except KeyError:
@@ -96,7 +97,7 @@ async def test_request_ids_follow_tasks_and_do_not_leak(stream):
     logs.setup("info", "text", stream)
 
     async def one(request_id):
-        with logs.request(request_id):
+        with entered(Scope(request_id)):
             await asyncio.sleep(0)
             log.info("in %s", request_id)
 

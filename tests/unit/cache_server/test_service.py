@@ -20,6 +20,7 @@ from cache_server.grpc_server import GrpcServer
 from cache_server.metrics import Metrics
 from cache_server.opened import Explanation, FileExtent, Opened, ShardState
 from cache_server.origins.origin import ListPage
+from cache_server.requests import Requests
 from cache_server.service import MESSAGE_BYTES, CacheService
 from cache_server.store.shard import ShardKey
 from cache_server.warm import WarmState
@@ -196,7 +197,9 @@ class Scene:
 async def serving(directory: str, stall_s: float = 60.0) -> AsyncIterator[Scene]:
     cache, warmer, metrics = FakeCache(directory), FakeWarmer(), Metrics("1")
     members = Alone(Locating(Geometry()))
-    service = CacheService(cache, warmer, FakeStatuses(), metrics, members=members, stall_s=stall_s)
+    service = CacheService(
+        cache, warmer, FakeStatuses(), Requests(metrics), members=members, stall_s=stall_s
+    )
     server = GrpcServer(GrpcConfig(listen=HostPort("127.0.0.1", 0)), service)
     await server.start()
     options = [("grpc.max_receive_message_length", 16 << 20), ("grpc.use_local_subchannel_pool", 1)]

@@ -15,7 +15,7 @@ def test_only_lists_and_sections_are_structured():
     structured = {key.dotted for key in keys() if key.structured}
     assert structured == {
         *("origins", "cache_dirs", "grpc", "grpc.tls", "admin", "local_socket", "fetch", "log"),
-        "prices",
+        *("prices", "tracing"),
         *("bulk", "bulk.tls", "cluster", "cluster.members", "local_socket.allowed_uids"),
     }
 

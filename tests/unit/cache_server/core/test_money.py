@@ -24,7 +24,7 @@ def test_the_list_prices_of_s3():
 
 
 def test_what_is_saved_is_the_difference():
-    prices = Prices(get_per_1000=1.0, origin_per_gb=2.0)
+    prices = Prices(get_usd_per_1000=1.0, origin_usd_per_gb=2.0)
     direct = Usage(requests={"GET": 3000}, origin_bytes=5e9)
     spent = Usage(requests={"GET": 1000, "HEAD": 10}, origin_bytes=1e9)
     ledger = Ledger(direct, spent, prices)
@@ -47,5 +47,5 @@ def test_money_is_linear_in_units(one, other):
         one.origin_bytes + other.origin_bytes,
         one.cross_zone_bytes + other.cross_zone_bytes,
     )
-    prices = Prices(origin_per_gb=0.045)
+    prices = Prices(origin_usd_per_gb=0.045)
     assert both.usd(prices) == pytest.approx(one.usd(prices) + other.usd(prices))

@@ -55,17 +55,12 @@ TESTED_ELSEWHERE = {
         for name in ("calls", "openfile", "packets", "remote", "routes", "transports")
     },
     **{
-        f"client/hotshard/csi/{name}.py": "tests/csi/test_service.py"
-        for name in (
-            "driver",
-            "front",
-            "keeper",
-            "keeper_line",
-            "mounter",
-            "registration",
-            "served",
-            "volumes",
-        )
+        f"client/hotshard/csi/{name}.py": f"tests/csi/test_{test}.py"
+        for test, names in {
+            "recovery": "driver keeper_line served",
+            "volumes": "front mounter",
+        }.items()
+        for name in names.split()
     },
     "client/hotshard/direct/origin.py": "tests/contract/client/conftest.py",
     "client/hotshard/mount/abi.py": "tests/unit/hotshard/mount/test_codec.py",

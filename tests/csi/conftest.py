@@ -14,6 +14,7 @@ import pytest
 from hotshard.cli.cache_process import CacheProcess
 from support import s3 as support_s3
 from support.kubernetes_node import KubernetesNode
+from support.mounts import FULL
 
 SIZES = (0, 1, 5_000, 100_000, (1 << 20) + 1, 3_000_000)
 
@@ -36,6 +37,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     if ours and (reason := _unavailable()):
         for item in ours:
             item.add_marker(pytest.mark.skip(reason=reason))
+    if FULL:
+        for item in ours:
+            item.add_marker(pytest.mark.timeout(600))
 
 
 @dataclass

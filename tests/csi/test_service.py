@@ -89,21 +89,19 @@ def test_publishing_again_is_no_error_and_mounts_nothing_more(volume, shared_nod
     assert len(before) == 2  # the file system itself, and its place in the pod
 
 
-@pytest.mark.parametrize(
-    "changes",
-    [
+def test_publishing_something_else_at_a_target_is_refused(volume, shared_node, data):
+    target = volume("v1")
+    others: list[dict[str, object]] = [
         {"attributes": {"origin": "s3://other-bucket/x"}},
         {"readonly": False},
         {"access_mode": MODE.SINGLE_NODE_READER_ONLY},
         {"flags": ("ttl_s=7",)},
         {"group": "2000"},
         {"attributes": {"mode": "socket"}},
-    ],
-)
-def test_publishing_something_else_at_a_target_is_refused(volume, shared_node, data, changes):
-    target = volume("v1")
-    changes = {"attributes": {"origin": data.origin}, **changes}
-    assert code(shared_node.publish, "v1", target, **changes) == "ALREADY_EXISTS"
+    ]
+    for other in others:
+        changes = {"attributes": {"origin": data.origin}, **other}
+        assert code(shared_node.publish, "v1", target, **changes) == "ALREADY_EXISTS", other
     assert os.listdir(target)
 
 

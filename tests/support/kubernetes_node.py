@@ -26,11 +26,11 @@ import grpc
 from hotshard.csi.options import DriverOptions
 from hotshard.mount import device
 from hotshard.v1 import csi_pb2, csi_pb2_grpc, pluginregistration_pb2, pluginregistration_pb2_grpc
+from support.mounts import LIFETIME_S
 
 NODE = "node-1"
 T = TypeVar("T")
 _MS_BIND, _MS_REC, _MS_SHARED = 4096, 16384, 1 << 20
-_LIFETIME_S = 110.0
 _mode = csi_pb2.VolumeCapability.AccessMode
 
 
@@ -64,8 +64,9 @@ class Pod:
         """SIGTERM to its first process, as kubelet does; wait for the end."""
         self._end(signal.SIGTERM)
 
-    def running(self) -> bool:
-        return self._process.poll() is None
+    def wait(self) -> int:
+        """Until it ends by itself; its exit code."""
+        return self._process.wait(30.0)
 
     def _end(self, number: int) -> None:
         if self._process.poll() is None:
@@ -96,7 +97,7 @@ class KubernetesNode:
             keeper_socket=f"{self.root}/keep/keeper.sock",
         )
         self.pods: list[Pod] = []
-        self._guard = threading.Timer(_LIFETIME_S, self._abort_all)
+        self._guard = threading.Timer(LIFETIME_S, self._abort_all)
         self._guard.daemon = True
         self._guard.start()
 
@@ -177,9 +178,17 @@ class KubernetesNode:
         points = [p for p in device.mount_points() if p.path.startswith(inside)]
         return [p for p in points if p.fstype == "fuse.hotshard"]
 
+    def abort(self, path: str) -> None:
+        """Have the kernel end the file system mounted there, as `umount -f` does."""
+        aside = Path(tempfile.mkdtemp(dir=self.root))
+        _mount(path, str(aside), _MS_BIND)
+        device.unmount(str(aside), force=True)
+        aside.rmdir()
+
     def _abort_all(self) -> None:
-        for number in {point.device for point in self.mounts()}:
-            device.abort(number)
+        for point in reversed(self.mounts()):
+            with contextlib.suppress(OSError):
+                device.unmount(point.path, lazy=True, force=True)
 
     def close(self) -> None:
         """End everything, unmount everything, remove everything."""

@@ -41,7 +41,7 @@ class Driver:
         log.info("recovered in %.0f ms", 1000 * (time.monotonic() - started_s))
         threading.Thread(target=self._open_front, name="front", daemon=True).start()
         while not self._ending.is_set():
-            self._volumes.served.wait(self._wake)
+            self._volumes.wait(self._wake)
             self._volumes.tend()
         self._volumes.leave()
         return self._code

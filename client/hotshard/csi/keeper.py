@@ -153,7 +153,7 @@ class Keeper:
                 return "OK", []
         for fd in fds:
             os.close(fd)
-        return "NO such mount" if words[0] == "GET" else "NO such request", []
+        return "NO no such mount" if words[0] == "GET" else "NO no such request", []
 
     def _put(self, name: str, held: Held) -> str:
         before = self._held.pop(name, None)
@@ -161,7 +161,7 @@ class Keeper:
             before.close()
         if not 0 < len(name) <= NAME_BYTES_MAX or len(self._held) >= MOUNTS_MAX:
             held.close()
-            return f"NO room: {len(self._held)} mounts of at most {MOUNTS_MAX} are held"
+            return f"NO no room: {len(self._held)} mounts of at most {MOUNTS_MAX} are held"
         self._held[name] = held
         say(f"{name} is held")
         return "OK"

@@ -3,11 +3,13 @@
 import os
 import select
 import socket
+from array import array
 
 from hotshard.csi.keeper import DESCRIPTORS_MAX
 
 TIMEOUT_S = 3.0
 _MESSAGE_BYTES_MAX = 1 << 16
+_ANCILLARY_BYTES_MAX = socket.CMSG_LEN(DESCRIPTORS_MAX * array("i").itemsize)
 
 
 class NoKeeper(Exception):
@@ -88,12 +90,15 @@ class KeeperLine:
                 socket.send_fds(self._socket, [text.encode()], fds)
             else:
                 self._socket.send(text.encode())
-            raw, got, _, _ = socket.recv_fds(
-                self._socket, _MESSAGE_BYTES_MAX, DESCRIPTORS_MAX, socket.MSG_CMSG_CLOEXEC
+            raw, ancillary, _, _ = self._socket.recvmsg(  # socket.recv_fds ignores the flag
+                _MESSAGE_BYTES_MAX, _ANCILLARY_BYTES_MAX, socket.MSG_CMSG_CLOEXEC
             )
         except OSError as error:
             self.close()
             raise NoKeeper(f"{self._path}: {error.strerror or error}") from error
+        got = array("i")
+        for _, _, body in ancillary:
+            got.frombytes(body)
         if not raw:
             self.close()
             raise NoKeeper(f"{self._path}: the keeper hung up")
@@ -102,4 +107,4 @@ class KeeperLine:
             for fd in got:
                 os.close(fd)
             raise Refused(answer.removeprefix("NO "))
-        return answer, got
+        return answer, list(got)

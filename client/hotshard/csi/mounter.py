@@ -20,9 +20,8 @@ from hotshard.mount.state import State
 
 log = logging.getLogger(__name__)
 
-FSTYPE = "fuse.hotshard"
 _MS_RDONLY, _MS_NOSUID, _MS_NODEV, _MS_NOEXEC = 1, 2, 4, 8
-_MS_REMOUNT, _MS_BIND = 32, 4096
+_MS_REMOUNT, _MS_BIND, _MS_PRIVATE = 32, 4096, 1 << 18
 _STACKED_MAX = 16
 _DEAD = {errno.ENOTCONN, errno.ECONNABORTED}
 
@@ -37,34 +36,41 @@ def mount(draft: Plan) -> tuple[list[int], State, Plan]:
     Raises:
         DeviceError: refused.
     """
-    os.makedirs(draft.target, mode=0o700, exist_ok=True)
+    _make_directory(draft.target, 0o700)
     return establish(draft, draft.uri)
 
 
 def bind(source: str, target: str) -> None:
     """Show a mount of ours at another path, which is created; it is as read-only as its source.
 
+    What is mounted over the one later must not appear over the other: so the source is made private first,
+    and each target has its own copies only, on the node and in containers.
+
     Raises:
         MounterError: refused.
     """
-    os.makedirs(target, mode=0o750, exist_ok=True)
+    _mount("none", source, _MS_PRIVATE)
+    _make_directory(target, 0o750)
     _mount(source, target, _MS_BIND)
 
 
-def bind_directory(source: str, target: str) -> None:
+def bind_directory(source: str, target: str, staging: str) -> None:
     """Show any directory at another path, read-only, without devices, setuid and programs.
+
+    Changed flags do not propagate from the container to the node, new mounts do: so the flags are set at
+    another path first.
 
     Raises:
         MounterError: refused; nothing is left behind.
     """
-    bind(source, target)
-    flags = _MS_RDONLY | _MS_NOSUID | _MS_NODEV | _MS_NOEXEC
+    _make_directory(staging, 0o700)
+    _mount(source, staging, _MS_BIND)
     try:
-        _mount("none", target, _MS_REMOUNT | _MS_BIND | flags)
-    except MounterError:
-        with contextlib.suppress(OSError):
-            device.unmount(target, lazy=True)
-        raise
+        flags = _MS_RDONLY | _MS_NOSUID | _MS_NODEV | _MS_NOEXEC
+        _mount("none", staging, _MS_REMOUNT | _MS_BIND | flags)
+        bind(staging, target)
+    finally:
+        clear(staging)
 
 
 def clear(target: str) -> None:
@@ -113,6 +119,13 @@ def gone(path: str, timeout_s: float = 1.0) -> bool:
     thread.start()
     thread.join(timeout_s)
     return bool(answer and answer[0])
+
+
+def _make_directory(path: str, mode: int) -> None:
+    """Not os.makedirs: that looks at what it finds, and a dead mount fails then."""
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    with contextlib.suppress(FileExistsError):
+        os.mkdir(path, mode)
 
 
 def _mount(source: str, target: str, flags: int) -> None:

@@ -4,7 +4,6 @@
 thread-safe: its owner has a lock.
 """
 
-import contextlib
 import logging
 import os
 import select
@@ -13,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from hotshard.mount.config import Plan
-from hotshard.mount.keeper import PERIOD_S, Keeper
+from hotshard.mount.keeper import Keeper
 from hotshard.mount.state import Incompatible, State
 
 log = logging.getLogger(__name__)
@@ -102,16 +101,9 @@ class ServedMounts:
         now_s = time.monotonic()
         return [name for name, each in self._served.items() if not each.keeper.tick(now_s)]
 
-    def wait(self, wake: int, timeout_s: float = PERIOD_S) -> None:
-        """Until there is something to tend, somebody writes to `wake`, or the time is over."""
-        watched = [wake, *(fd for each in self._served.values() for fd in each.keeper.watched())]
-        poll = select.poll()
-        for fd in watched:
-            poll.register(fd, select.POLLIN)
-        for fd, _ in poll.poll(timeout_s * 1000):
-            if fd == wake:
-                with contextlib.suppress(BlockingIOError):
-                    os.read(wake, 4096)
+    def watched(self) -> list[int]:
+        """Descriptors that become readable when there is something to tend."""
+        return [fd for each in self._served.values() for fd in each.keeper.watched()]
 
     def drop(self, name: str) -> None:
         """Serve it no longer: readers end at once, descriptors are closed."""

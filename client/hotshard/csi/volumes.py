@@ -14,6 +14,7 @@ the dead one: a container that has `mountPropagation: HostToContainer` sees it.
 import contextlib
 import logging
 import os
+import select
 import threading
 import time
 from collections.abc import Iterator
@@ -29,6 +30,7 @@ from hotshard.csi.volume import Rejected, Wish
 from hotshard.mount import survey
 from hotshard.mount.command import check_source
 from hotshard.mount.config import MountOptions, Plan
+from hotshard.mount.keeper import PERIOD_S
 from hotshard.mount.state import HEARTBEAT_AT
 
 log = logging.getLogger(__name__)
@@ -141,7 +143,18 @@ class Volumes:
                 elif mount in missing and mounter.gone(mount.plan.target):
                     self._heal(book, mount)
             self._sweep(book)
-            log.info("%d volumes on %d file systems", len(book.volumes), len(book.mounts))
+            log.info("volumes: %d, file systems: %d", len(book.volumes), len(book.mounts))
+
+    def wait(self, wake: int) -> None:
+        """Until there is something to tend, somebody writes to `wake`, or a quarter of a second is over."""
+        with self._lock:
+            watched = [wake, *self.served.watched()]
+        poll = select.poll()
+        for fd in watched:
+            poll.register(fd, select.POLLIN)
+        if wake in dict(poll.poll(PERIOD_S * 1000)):
+            with contextlib.suppress(BlockingIOError):
+                os.read(wake, 4096)
 
     def tend(self) -> None:
         """Look after the readers, and after what another driver or the keeper did; quick."""
@@ -262,7 +275,8 @@ class Volumes:
         if name:
             mounter.bind(book.mounts[name].plan.target, target)
         else:
-            mounter.bind_directory(self._options.published_dir, target)
+            staging = f"{self._options.mounts_dir}/socket-{time.time_ns():x}"
+            mounter.bind_directory(self._options.published_dir, target, staging)
 
     def _heal(self, book: Book, dead: Mount) -> Mount:
         """Mount anew what has died, and bind it over the dead one wherever that is."""

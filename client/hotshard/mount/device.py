@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from hotshard.mount import abi
 
 FSTYPE = "fuse.hotshard"
-MNT_DETACH = 2
+MNT_FORCE, MNT_DETACH = 1, 2
 _MS_RDONLY, _MS_NOSUID, _MS_NODEV, _MS_NOATIME = 1, 2, 4, 1024
 _SYS_CONNECTIONS = "/sys/fs/fuse/connections"
 
@@ -93,14 +93,15 @@ def mount(fd: int, source: str, target: str, *, allow_other: bool) -> None:
     raise DeviceError(f"mount(2) on {target}: {os.strerror(code)}")
 
 
-def unmount(target: str, *, lazy: bool = False) -> None:
-    """Unmount.
+def unmount(target: str, *, lazy: bool = False, force: bool = False) -> None:
+    """Unmount; with force, whatever waits for the file system fails first, wherever it is mounted.
 
     Raises:
         OSError: as umount2(2) gives it; EBUSY: files are open there.
     """
     libc = ctypes.CDLL(None, use_errno=True)
-    if libc.umount2(os.fsencode(target), MNT_DETACH if lazy else 0) != 0:
+    flags = (MNT_DETACH if lazy else 0) | (MNT_FORCE if force else 0)
+    if libc.umount2(os.fsencode(target), flags) != 0:
         code = ctypes.get_errno()
         raise OSError(code, os.strerror(code), target)
 

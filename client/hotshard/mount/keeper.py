@@ -167,7 +167,7 @@ class Keeper:
         if reader.exited():
             reader.close()
             self._reader = None
-            if not self._state.ended:
+            if not self._state.ended and not self._leaving:
                 self._mourn(reader, now_s)
             return
         if reader.read() == b"ready":

@@ -40,6 +40,10 @@ def csi() -> None:
     help="The socket of `hotshard csi keeper`.",
 )  # fmt: skip
 @click.option(
+    "--direct", type=click.Choice(["never", "auto"]), default="never", show_default=True,
+    help="auto: read the origin here while the cache server is away; needs its credentials, or its files.",
+)  # fmt: skip
+@click.option(
     "--orphan-timeout-s", type=float, default=defaults.ORPHAN_TIMEOUT_S, show_default=True,
     metavar="SECONDS", help="Give up a mount that nobody could serve for so long.",
 )  # fmt: skip

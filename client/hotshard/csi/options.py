@@ -5,6 +5,7 @@ import re
 from dataclasses import dataclass
 
 from hotshard.core.errors import ConfigError
+from hotshard.options import DIRECT
 
 NAME = "csi.hotshard.io"
 KUBELET_DIR = "/var/lib/kubelet"
@@ -28,6 +29,9 @@ class DriverOptions:
     """The socket of the cache server; volumes with `mode: socket` are the directory it lies in."""
     keeper_socket: str = KEEPER_SOCKET
     """The socket of the node's keeper."""
+    direct: str = "never"
+    """`auto`: mounts read the origin themselves while the cache server is away, as far as the driver's pod
+    can: it then needs the origin's credentials, and the same files at the same paths."""
     orphan_timeout_s: float = ORPHAN_TIMEOUT_S
     """A mount that nobody can serve for so long is given up: everything on it fails."""
     admin_listen: str = ""
@@ -58,6 +62,8 @@ class DriverOptions:
             problems.append(
                 f"keeper socket: must not lie in {self.published_dir}, which pods with mode: socket see"
             )
+        if self.direct not in DIRECT:
+            problems.append(f"direct {self.direct!r}: one of {', '.join(DIRECT)}")
         if self.orphan_timeout_s <= 0:
             problems.append("orphan timeout: must be positive")
         if problems:

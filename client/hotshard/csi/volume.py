@@ -201,7 +201,7 @@ def _options(attributes: Mapping[str, str], group: str) -> MountOptions:
     if given.get("mode", "auto") not in MODES:
         raise Rejected("INVALID_ARGUMENT", f"mode: one of {', '.join((*MODES, SOCKET))}")
     try:
-        return parse_options(given)
+        return parse_options({**given, "direct_after_s": "0"})  # the driver's to set
     except ConfigError as error:
         raise Rejected("INVALID_ARGUMENT", "; ".join(error.problems)) from error
 

@@ -36,6 +36,7 @@ from hotshard.mount.state import HEARTBEAT_AT
 log = logging.getLogger(__name__)
 
 RECONCILE_PERIOD_S = 0.5
+DIRECT_AFTER_S = 5.0
 
 
 class Volumes:
@@ -242,7 +243,8 @@ class Volumes:
         """The options with their mode settled, after a look at the origin."""
         options = wish.options
         draft = self._plan(wish.uri, options, "")
-        sizes = check_source(draft)
+        # The server decides what may be served, so it is asked even where the origin could be.
+        sizes = check_source(replace(draft, options=replace(draft.options, direct="never")))
         if options.mode != "auto":
             return options
         return replace(options, mode=survey.choose(sizes, immutable=options.immutable))
@@ -251,6 +253,8 @@ class Volumes:
         options = replace(
             options,
             address=f"unix://{self._options.client_socket}",
+            direct=self._options.direct,
+            direct_after_s=min(DIRECT_AFTER_S, options.request_timeout_s / 2),
             orphan_timeout_s=self._options.orphan_timeout_s,
         )
         return Plan(uri, target, "", time.time_ns(), None, options, supervised=True)

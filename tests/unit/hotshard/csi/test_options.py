@@ -27,6 +27,7 @@ def test_places_follow_from_the_options():
         ({"kubelet_dir": "/" + "x" * 100}, "at most 107 bytes"),
         ({"keeper_socket": "/run/hotshard/keeper.sock"}, "keeper socket"),
         ({"orphan_timeout_s": 0}, "orphan timeout"),
+        ({"direct": "perhaps"}, "direct"),
     ],
 )
 def test_what_cannot_work_is_refused(changes, message):

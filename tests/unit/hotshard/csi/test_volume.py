@@ -81,6 +81,7 @@ def test_attributes_and_mount_options_say_the_same_things():
         {"attributes": {"origin": "s3://bb/", "immutable": "maybe"}},
         {"attributes": {"origin": "s3://bb/", "log_file": "/etc/passwd"}},
         {"attributes": {"origin": "s3://bb/", "address": "/run/other.sock"}},
+        {"attributes": {"origin": "s3://bb/", "direct": "auto"}},
         {"attributes": {"mode": "socket", "origin": "s3://bb/"}},
         {"mount_flags": ("metrics_file=/etc/passwd",)},
         {"mount_flags": ("rw",)},
@@ -123,6 +124,11 @@ def test_the_group_of_the_pod():
     assert wish(asking(mount_group="2000"), KUBELET).options.gid == 2000
     request = asking(attributes={"origin": "s3://bb/", "gid": "1"}, mount_group="2000")
     assert code(request) == "INVALID_ARGUMENT"
+
+
+def test_a_short_timeout_is_possible():
+    request = asking(attributes={"origin": "s3://bb/", "request_timeout_s": "2"})
+    assert wish(request, KUBELET).options.request_timeout_s == 2
 
 
 def test_the_socket():

@@ -21,6 +21,7 @@ from cache_server.cache import Cache
 from cache_server.catalog import Catalog
 from cache_server.cluster.answers import Alone, ClusterAnswers, InCluster, Locating
 from cache_server.cluster.bulk_calls import Identity
+from cache_server.cluster.channels import read_credentials
 from cache_server.cluster.joining import address_of_bulk, address_of_grpc, membership
 from cache_server.cluster.membership import Membership
 from cache_server.cluster.overview import Overviews
@@ -32,7 +33,6 @@ from cache_server.cluster.wiring import (
     ClusterNode,
     Settings,
     forget_who_left,
-    grpc_credentials,
     leave,
     open_bulk,
     read_secret,
@@ -223,7 +223,7 @@ class Node:
     ) -> Placement | None:
         """Find the other members and meet them, so that we know who owns what before we are asked."""
         config = self._config
-        credentials = await asyncio.to_thread(grpc_credentials, config.grpc.tls)
+        credentials = await asyncio.to_thread(read_credentials, config.grpc.tls)
         found = membership(config, store.node_id, self._member_events, credentials)
         if found is None:
             return None

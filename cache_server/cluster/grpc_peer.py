@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 import grpc
 
 from cache_server.cluster.bulk_client import Landing, attempt_s
+from cache_server.cluster.channels import Credentials, open_channel
 from cache_server.core.patience import Patience
 from cache_server.origins.origin import Fetched, ListPage, Want
 from cache_server.origins.transfer import TargetFailed
@@ -60,7 +61,7 @@ class GrpcOptions:
     """What all channels of a node have in common."""
 
     cluster: str = ""
-    credentials: grpc.ChannelCredentials | None = None
+    credentials: Credentials | None = None
 
 
 class GrpcPeer:
@@ -68,10 +69,7 @@ class GrpcPeer:
 
     def __init__(self, address: str, options: GrpcOptions, patience: Patience) -> None:
         self._patience = patience
-        if options.credentials is None:
-            self._channel = grpc.aio.insecure_channel(address, _OPTIONS)
-        else:
-            self._channel = grpc.aio.secure_channel(address, options.credentials, _OPTIONS)
+        self._channel = open_channel(address, options.credentials, _OPTIONS)
         self._stub: Any = cache_pb2_grpc.CacheStub(self._channel)
         self._cluster = options.cluster
 

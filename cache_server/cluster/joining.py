@@ -6,8 +6,7 @@ import secrets
 import socket
 from collections.abc import Callable
 
-import grpc
-
+from cache_server.cluster.channels import Credentials
 from cache_server.cluster.meeting import GrpcMeeter
 from cache_server.cluster.membership import Membership, Tools
 from cache_server.cluster.providers.dns import DnsProvider
@@ -26,7 +25,7 @@ def membership(
     config: ServerConfig,
     node_id: str,
     events: MemberMetrics,
-    credentials: grpc.ChannelCredentials | None,
+    credentials: Credentials | None,
 ) -> Membership | None:
     """This node's membership; None: it is on its own.
 

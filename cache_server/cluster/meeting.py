@@ -7,6 +7,7 @@ from typing import Any, Protocol
 
 import grpc
 
+from cache_server.cluster.channels import Credentials, open_channel
 from hotshard.core.members import Member, Terms
 from hotshard.v1 import cache_pb2 as pb
 from hotshard.v1 import cache_pb2_grpc
@@ -42,24 +43,19 @@ class Meeter(Protocol):
 class GrpcMeeter:
     """See Meeter."""
 
-    def __init__(self, credentials: grpc.ChannelCredentials | None = None) -> None:
+    def __init__(self, credentials: Credentials | None = None) -> None:
         self._credentials = credentials
 
     async def meet(self, address: str, me: Member, terms: Terms) -> tuple[Member, Terms]:
         """See Meeter."""
         request = pb.MeetRequest(terms=terms_to_pb(terms), me=member_to_pb(me))
-        async with self._channel(address) as channel:
+        async with open_channel(address, self._credentials, _OPTIONS) as channel:
             stub: Any = cache_pb2_grpc.CacheStub(channel)
             try:
                 reply = await stub.Meet(request, timeout=MEET_S)
             except grpc.aio.AioRpcError as error:
                 raise _meaning(address, error) from error
         return member_from_pb(reply.me), terms_from_pb(reply.terms)
-
-    def _channel(self, address: str) -> grpc.aio.Channel:
-        if self._credentials is None:
-            return grpc.aio.insecure_channel(address, _OPTIONS)
-        return grpc.aio.secure_channel(address, self._credentials, _OPTIONS)
 
 
 def _meaning(address: str, error: grpc.aio.AioRpcError) -> Exception:

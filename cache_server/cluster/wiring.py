@@ -8,20 +8,19 @@ import ssl
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field, replace
 
-import grpc
-
 from cache_server.cache import Cache
 from cache_server.cluster.blocks import ClusterBlocks
 from cache_server.cluster.bulk_calls import BulkCalls, Identity, OnRead
 from cache_server.cluster.bulk_client import BulkOptions
 from cache_server.cluster.bulk_server import BulkServer
+from cache_server.cluster.channels import read_credentials
 from cache_server.cluster.grpc_peer import GrpcOptions
 from cache_server.cluster.membership import Membership
 from cache_server.cluster.offers import Leaving, Taking
 from cache_server.cluster.origin import ClusterOrigin, GuardedOrigin
 from cache_server.cluster.peers import CONNECTIONS, PeerOptions, Peers
 from cache_server.cluster.ports import Placement
-from cache_server.config import HostPort, TlsConfig
+from cache_server.config import GrpcTlsConfig, HostPort, TlsConfig
 from cache_server.flight import Spawn
 from cache_server.metrics.peers import PeerMetrics
 from cache_server.origins.table import Mounted, OriginTable
@@ -46,7 +45,7 @@ class Settings:
     secret: bytes = field(default=b"", repr=False)
     connections: int = CONNECTIONS
     bulk_tls: TlsConfig | None = None
-    grpc_tls: TlsConfig | None = None
+    grpc_tls: GrpcTlsConfig | None = None
 
 
 class ClusterNode:
@@ -72,7 +71,7 @@ class ClusterNode:
         tls = settings.bulk_tls
         options = PeerOptions(
             bulk=BulkOptions(settings.name, settings.secret, _client_context(tls)),
-            grpc=GrpcOptions(settings.name, grpc_credentials(settings.grpc_tls)),
+            grpc=GrpcOptions(settings.name, read_credentials(settings.grpc_tls)),
             connections=settings.connections,
         )
         self.peers = Peers(placement, options, events)
@@ -216,17 +215,3 @@ def _load(context: ssl.SSLContext, tls: TlsConfig) -> None:
             context.load_verify_locations(tls.client_ca)
     except (OSError, ValueError) as error:
         raise ConfigError([f"bulk.tls: {tls.certificate}, {tls.key}: {error}"]) from error
-
-
-def grpc_credentials(tls: TlsConfig | None) -> grpc.ChannelCredentials | None:
-    """How this node presents itself to the gRPC services of other members; blocking."""
-    if tls is None:
-        return None
-    contents = []
-    for path in (tls.client_ca, tls.key, tls.certificate):
-        content = None
-        if path is not None:
-            with open(path, "rb") as file:
-                content = file.read()
-        contents.append(content)
-    return grpc.ssl_channel_credentials(*contents)

@@ -104,12 +104,24 @@ class TlsConfig(Section):
     """If set, clients have to show a certificate that one of these authorities has signed (mTLS)."""
 
 
+class GrpcTlsConfig(TlsConfig):
+    """Files of the gRPC server's identity, in PEM form.
+
+    Without it the service is plain text, for loopback and trusted networks only. Other members are
+    believed if their certificate is signed by `client_ca`, too.
+    """
+
+    server_name: Text | None = None
+    """The name that members ask each other's certificates for. Default: the host at which a member is
+    reached, so its certificate has to name its address."""
+
+
 class GrpcConfig(Section):
     """The gRPC service, for remote clients, the command line and operators."""
 
     listen: Listen = HostPort("127.0.0.1", 7070)
     """Where to listen. Port 0 lets the kernel choose."""
-    tls: TlsConfig | None = None
+    tls: GrpcTlsConfig | None = None
     """Without it the service is plain text, for loopback and trusted networks only."""
     advertise: Text | None = None
     """The host name or IP address under which other members reach this node, for all its ports. Default:

@@ -12,12 +12,11 @@
 {{- $grpc := dict "listen" (printf "%s:%d" $listen (int $ports.grpc)) -}}
 {{- $bulk := dict "listen" (printf "%s:%d" $listen (int $ports.bulk)) -}}
 {{- if ne $values.tls.mode "none" -}}
-{{- $tls := dict "certificate" "/etc/hotshard-tls/tls.crt" "key" "/etc/hotshard-tls/tls.key" -}}
-{{- $tls = set $tls "server_name" (include "hotshard.tlsName" .root) -}}
-{{- if $values.tls.verifyClients -}}
-{{- $tls = set $tls "client_ca" "/etc/hotshard-tls/ca.crt" -}}
+{{- $tls := dict -}}
+{{- range $key, $file := dict "certificate" "tls.crt" "key" "tls.key" "client_ca" "ca.crt" -}}
+{{- $tls = set $tls $key (printf "/etc/hotshard-tls/%s" $file) -}}
 {{- end -}}
-{{- $grpc = set $grpc "tls" $tls -}}
+{{- $grpc = set $grpc "tls" (merge (dict "server_name" (include "hotshard.tlsName" .root)) $tls) -}}
 {{- if $values.tls.bulk -}}
 {{- $bulk = set $bulk "tls" $tls -}}
 {{- end -}}

@@ -7,7 +7,7 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
-from cache_server.config import GrpcConfig, HostPort, TlsConfig
+from cache_server.config import GrpcConfig, GrpcTlsConfig, HostPort
 from cache_server.grpc_server import GrpcServer
 from hotshard.core.errors import ConfigError
 from hotshard.v1 import cache_pb2_grpc, types_pb2
@@ -117,7 +117,7 @@ async def node_id(server, credentials):
 async def test_tls(started, tmp_path):
     authority = Authority(tmp_path, "ca")
     certificate, key = authority.issue("server")
-    server = await started(tls=TlsConfig(certificate=certificate, key=key))
+    server = await started(tls=GrpcTlsConfig(certificate=certificate, key=key))
     assert await node_id(server, channel_credentials(authority)) == "n1"
     with pytest.raises(grpc.aio.AioRpcError):
         await node_id(server, channel_credentials(Authority(tmp_path, "other")))
@@ -126,7 +126,7 @@ async def test_tls(started, tmp_path):
 async def test_mtls_serves_only_those_with_a_certificate(started, tmp_path):
     authority = Authority(tmp_path, "ca")
     certificate, key = authority.issue("server")
-    tls = TlsConfig(certificate=certificate, key=key, client_ca=authority.path)
+    tls = GrpcTlsConfig(certificate=certificate, key=key, client_ca=authority.path)
     server = await started(tls=tls)
     assert await node_id(server, channel_credentials(authority, authority.issue("client"))) == "n1"
     stranger = Authority(tmp_path, "other").issue("stranger")
@@ -137,7 +137,7 @@ async def test_mtls_serves_only_those_with_a_certificate(started, tmp_path):
 
 async def test_all_tls_files_that_cannot_be_read_are_named(started, tmp_path):
     with pytest.raises(ConfigError) as caught:
-        await started(tls=TlsConfig(certificate=str(tmp_path / "absent"), key=str(tmp_path)))
+        await started(tls=GrpcTlsConfig(certificate=str(tmp_path / "absent"), key=str(tmp_path)))
     assert [problem.rpartition(": ")[::2] for problem in caught.value.problems] == [
         (f"grpc.tls.certificate: {tmp_path}/absent cannot be read", "No such file or directory"),
         (f"grpc.tls.key: {tmp_path} cannot be read", "Is a directory"),
@@ -157,5 +157,5 @@ async def test_tls_files_that_make_no_sense_are_named(started, tmp_path):
     ]
     for crt, private, ca, expected in cases:
         with pytest.raises(ConfigError) as caught:
-            await started(tls=TlsConfig(certificate=crt, key=private, client_ca=ca))
+            await started(tls=GrpcTlsConfig(certificate=crt, key=private, client_ca=ca))
         assert [problem.split(": ")[0] for problem in caught.value.problems] == expected

@@ -5,7 +5,7 @@
       for each shard the range touches:
         store      sealed here?                         -> the whole file, good for ever
         fill       being filled, or to be filled?       -> wait for the blocks of the range
-        transient  no disk takes it?                    -> the block, in memory
+        transient  not to be kept, or no disk takes it? -> the block, in memory
       -> open files and where in them the range lies
 
 `open_now` is the same for what needs no waiting, without a system call: the local socket answers with it
@@ -14,12 +14,11 @@ vanished meanwhile, or failed its check, is simply filled again.
 """
 
 import asyncio
-import logging
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from itertools import islice
 
 from cache_server.catalog import Catalog
-from cache_server.core.readahead import Streams
 from cache_server.fill import Fill, FillTools
 from cache_server.fills import Fills
 from cache_server.flight import settled
@@ -27,8 +26,9 @@ from cache_server.metrics import Metrics
 from cache_server.opened import Ask, Explanation, FileExtent, Opened
 from cache_server.origins.origin import ListPage
 from cache_server.origins.table import Mounted, OriginTable
+from cache_server.readers import Readers
 from cache_server.recent import Recent
-from cache_server.store.options import NoSpace
+from cache_server.store.options import NoSpace, NotAdmitted
 from cache_server.store.shard import ShardKey
 from cache_server.store.verify import Sums
 from cache_server.transient import Transient
@@ -37,13 +37,9 @@ from hotshard.core.errors import CorruptData, HotshardError, NotFound, StaleObje
 from hotshard.core.objects import ObjectInfo
 from hotshard.openfile import OpenFile
 
-log = logging.getLogger(__name__)
-
 SHARDS_PER_OPEN = 4  # what one reply may cover at most: 1 GiB, as 4 descriptors
-BLOCKS_IN_MEMORY_PER_OPEN = 2  # what one reply may take of the memory budget
 FILL_ATTEMPTS = 3  # a fill that ends in corrupt data, or loses its disk, is tried again
-STREAMS_OBJECTS = 4096  # objects whose readers' positions are remembered
-WINDOW_BLOCKS_MAX = 8
+MISSES_OBJECTS = 4096  # objects whose last miss can be explained
 
 
 class Cache:
@@ -66,8 +62,8 @@ class Cache:
         self._metrics = metrics
         self._fills = self.fills = Fills(tools)
         """The shards on their way."""
-        self._streams: Recent[str, Streams] = Recent(STREAMS_OBJECTS)
-        self._misses: Recent[str, str] = Recent(STREAMS_OBJECTS)
+        self._readers = Readers(self._geometry.block_bytes)
+        self._misses: Recent[str, str] = Recent(MISSES_OBJECTS)
 
     # -- descriptions ------------------------------------------------------------------------------
 
@@ -226,7 +222,7 @@ class Cache:
         for index in shards or range(self._geometry.shard_count(info.size)):
             key = ShardKey.of(info, index, self._geometry)
             if not self._store.contains(key.digest):
-                fill = self._fill(mounted, info, key)
+                fill = self._fill(mounted, info, key, declared=True)
                 try:
                     await fill.want(0, key.size, demand=False)
                 except StaleObject:
@@ -295,46 +291,59 @@ class Cache:
         self, mounted: Mounted, info: ObjectInfo, piece: Piece, *, forwarded: bool
     ) -> tuple[list[FileExtent], bool]:
         """Where `piece` lies, and whether that is all of it."""
+        try:
+            return [await self._on_disk(mounted, info, piece, forwarded=forwarded)], True
+        except NotAdmitted:
+            self._metrics.shard_lookup("bypass", piece.stop - piece.start)
+            self._misses.put(info.uri, "not kept: the disk is full of what is read as often")
+        except NoSpace:
+            self._misses.put(info.uri, "no disk space: served from memory")
+        base = piece.index * self._geometry.shard_bytes
+        start, stop = base + piece.start, base + piece.stop
+        extents = await self._transient.extents(mounted, info, start, stop, forwarded=forwarded)
+        return extents, extents[-1].object_offset + extents[-1].length >= stop
+
+    async def _on_disk(
+        self, mounted: Mounted, info: ObjectInfo, piece: Piece, *, forwarded: bool
+    ) -> FileExtent:
+        """The file that holds `piece`, once it does.
+
+        Raises:
+            NoSpace: it does not come onto a disk; NotAdmitted: because it is not to be kept.
+        """
         key = ShardKey.of(info, piece.index, self._geometry)
         base = piece.index * self._geometry.shard_bytes
-        corrupt: CorruptData | None = None
+        failure: Exception = NoSpace("the disks fail")
         for _ in range(FILL_ATTEMPTS):
             file = await self._sealed_file(key.digest)
             if file is not None:
                 asker = "" if forwarded else info.uri
                 self._metrics.shard_lookup("hit", piece.stop - piece.start, asker)
-                return [FileExtent(base, key.size, file, 0, sealed=True)], True
+                return FileExtent(base, key.size, file, 0, sealed=True)
             fill = self._fill(mounted, info, key, demand=True)
             found = "partial" if fill.present_stop(piece.start) > piece.start else "miss"
             self._metrics.shard_lookup(found, piece.stop - piece.start)
             # The member that asks for a forwarded read reads ahead itself.
-            if info.size > self._geometry.block_bytes and not forwarded:
+            if not forwarded:
                 self._read_ahead(mounted, info, base + piece.start, base + piece.stop)
             try:
                 await fill.want(piece.start, piece.stop, forwarded=forwarded)
             except CorruptData as error:
-                corrupt = error
+                failure = error
                 continue
+            except NotAdmitted:
+                raise
             except NoSpace:
-                if await self._fills.drop_idle():
-                    continue
-                self._misses.put(info.uri, "no disk space: served from memory")
-                return await self._from_memory(mounted, info, piece, forwarded=forwarded)
+                if not await self._fills.drop_idle():
+                    raise
+                continue
             stop = fill.present_stop(piece.start)
             if fill.closed and fill.sealed.exception() is None:
-                return [FileExtent(base, key.size, fill.sealed.result(), 0, sealed=True)], True
+                return FileExtent(base, key.size, fill.sealed.result(), 0, sealed=True)
             if stop >= piece.stop:
-                extent = FileExtent(
-                    base + piece.start,
-                    stop - piece.start,
-                    fill.reader(),
-                    piece.start,
-                    sealed=False,
-                )
-                return [extent], True
-        if corrupt is not None:
-            raise corrupt
-        return await self._from_memory(mounted, info, piece, forwarded=forwarded)
+                start = piece.start
+                return FileExtent(base + start, stop - start, fill.reader(), start, sealed=False)
+        raise failure
 
     async def _sealed_file(self, digest: bytes) -> OpenFile | None:
         if not self._store.contains(digest):
@@ -342,39 +351,30 @@ class Cache:
         return self._store.cached_fd(digest) or await self._store.open(digest)
 
     def _fill(
-        self, mounted: Mounted, info: ObjectInfo, key: ShardKey, *, demand: bool = False
+        self,
+        mounted: Mounted,
+        info: ObjectInfo,
+        key: ShardKey,
+        *,
+        demand: bool = False,
+        declared: bool = False,
     ) -> Fill:
+        """The fill of a shard that is not here. Raises NotAdmitted: it is not to be kept."""
         fill = self._fills.get(key.digest)
         if fill is None:
+            if not self._store.wants(key, declared=declared):
+                raise NotAdmitted("the disk is full of what is read as often")
             self._misses.put(info.uri, "not on this node yet, or evicted")
             fill = self._fills.start(mounted, info, key, demand=demand)
         return fill
 
     def _read_ahead(self, mounted: Mounted, info: ObjectInfo, start: int, stop: int) -> None:
-        streams = self._streams.get(info.uri)
-        if streams is None:
-            block_bytes = self._geometry.block_bytes
-            streams = Streams(block_bytes, WINDOW_BLOCKS_MAX * block_bytes)
-            self._streams.put(info.uri, streams)
-        ahead = min(streams.ask(start, stop), info.size)
+        ahead = self._readers.ahead(info, start, stop)
         for piece in self._geometry.pieces(info.size, stop, ahead - stop):
             key = ShardKey.of(info, piece.index, self._geometry)
             if not self._store.contains(key.digest):
-                self._fill(mounted, info, key).ahead(piece.start, piece.stop)
-
-    async def _from_memory(
-        self, mounted: Mounted, info: ObjectInfo, piece: Piece, *, forwarded: bool
-    ) -> tuple[list[FileExtent], bool]:
-        base = piece.index * self._geometry.shard_bytes
-        offset, stop = base + piece.start, base + piece.stop
-        extents: list[FileExtent] = []
-        while offset < stop and len(extents) < BLOCKS_IN_MEMORY_PER_OPEN:
-            file, start, length = await self._transient.block(
-                mounted, info, offset, forwarded=forwarded
-            )
-            extents.append(FileExtent(start, length, file, 0, sealed=False))
-            offset = start + length
-        return extents, offset >= stop
+                with suppress(NotAdmitted):
+                    self._fill(mounted, info, key).ahead(piece.start, piece.stop)
 
     async def _open_into(
         self, answers: list[Opened | HotshardError | None], i: int, ask: Ask

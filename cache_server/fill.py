@@ -21,7 +21,7 @@ from cache_server.origins.origin import Fetched, PeerBlocks, Target, Want
 from cache_server.origins.table import Mounted
 from cache_server.scope import step
 from cache_server.slots import FetchSlots
-from cache_server.store.options import NoSpace
+from cache_server.store.options import NoSpace, NotAdmitted
 from cache_server.store.shard import ShardKey
 from cache_server.store.store import Store
 from cache_server.store.verify import Sums
@@ -299,7 +299,7 @@ def fail(future: "asyncio.Future[Any]", error: Exception) -> None:
 
 def _outcome(error: Exception) -> str:
     if isinstance(error, NoSpace):
-        return "no_space"
+        return "not_admitted" if isinstance(error, NotAdmitted) else "no_space"
     if isinstance(error, StaleObject):
         return "stale"
     return "corrupt" if isinstance(error, CorruptData) else "failed"

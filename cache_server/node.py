@@ -11,7 +11,7 @@ import asyncio
 import logging
 import signal
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
@@ -38,24 +38,22 @@ from cache_server.cluster.wiring import (
     read_secret,
     taking,
 )
-from cache_server.config import Amount, HostPort, OriginConfig, ServerConfig
+from cache_server.config import HostPort, ServerConfig
 from cache_server.config.memory import read_auto_memory_bytes
 from cache_server.core.money import Prices
 from cache_server.fill import FillTools
 from cache_server.grpc_server import GrpcServer
 from cache_server.local_calls import LocalCalls
 from cache_server.local_socket import LocalSocketServer
-from cache_server.metrics import Limit, Metrics
+from cache_server.metrics import Metrics
 from cache_server.metrics.members import MemberMetrics
 from cache_server.metrics.peers import PeerMetrics
-from cache_server.origins.posix import PosixOptions, PosixOrigin
-from cache_server.origins.s3 import S3Options, S3Origin
-from cache_server.origins.table import Mounted, OriginTable
+from cache_server.origins.table import OriginTable
 from cache_server.requests import Requests
 from cache_server.service import CacheService
 from cache_server.slots import FetchSlots
+from cache_server.sources import limits, new_store, open_origin
 from cache_server.status import Parts, Statuses, dataset_namer
-from cache_server.store.options import CacheDir, Space, StoreEvents, StoreOptions
 from cache_server.store.store import Store
 from cache_server.tasks import Tasks
 from cache_server.tracing import open_tracer
@@ -90,6 +88,7 @@ class Node:
         self._secret = b""
         self._bulk_port = 0
         self._stopped_by = 0.0
+        self._is_ours: Callable[[bytes], bool] = lambda _digest: True
 
     def stop(self) -> None:
         """Begin to shut down; idempotent."""
@@ -119,7 +118,7 @@ class Node:
         prefixes = [origin.prefix for origin in config.origins]
         metrics = Metrics(self._version, prefixes, dataset_of=dataset_namer(prefixes))
         geometry = Geometry(config.shard_bytes, config.block_bytes)
-        store = _store(config, geometry, metrics)
+        store = new_store(config, geometry, metrics, self._owns)
         await store.start()
         stack.push_async_callback(store.close)
         tasks = await stack.enter_async_context(_tasks())
@@ -128,7 +127,7 @@ class Node:
         events = self._peer_events = PeerMetrics(metrics.registry)
         self._member_events = MemberMetrics(metrics.registry)
         cluster = await self._join(stack, store, events, tasks)
-        mounted = [await _mounted(c, config, metrics, stack) for c in config.origins]
+        mounted = [await open_origin(c, config, metrics, stack) for c in config.origins]
         table = OriginTable([cluster.mounted(m) for m in mounted] if cluster else mounted)
         slots = FetchSlots(
             config.fetch.concurrency,
@@ -159,7 +158,7 @@ class Node:
             warmer,
             prices=Prices(**config.prices.model_dump()),
             peers=events.reports,
-            limits=partial(_limits, mounted),
+            limits=partial(limits, mounted),
         )
         statuses = Statuses(parts, metrics, self._version)
         for upkeep in (tend(store), probe(store), scrub(store), remember(statuses)):
@@ -198,9 +197,14 @@ class Node:
         cluster = ClusterNode(placement, settings, geometry, events, tasks.spawn)
         stack.push_async_callback(cluster.peers.close)
         self._peers = cluster.peers
+        self._is_ours = cluster.owns
         if self._membership is not None:
             tasks.spawn(forget_who_left(self._membership, cluster.peers))
         return cluster
+
+    def _owns(self, digest: bytes) -> bool:
+        """Whether a shard is this node's to fetch; asked by the store, which is older than the cluster."""
+        return self._is_ours(digest)
 
     async def _open_bulk(
         self, stack: AsyncExitStack, cluster: ClusterNode | None, parts: BulkParts
@@ -323,57 +327,8 @@ class Node:
         return max(config.block_bytes, budget - config.fetch.concurrency * FETCH_BUFFER_BYTES)
 
 
-def _store(config: ServerConfig, geometry: Geometry, metrics: Metrics) -> Store:
-    return Store(
-        [CacheDir(d.path, _space(d.capacity_bytes)) for d in config.cache_dirs],
-        geometry=geometry,
-        options=StoreOptions(
-            free_space_floor=_space(config.free_space_floor),
-            dataset_of=dataset_namer([origin.prefix for origin in config.origins]),
-        ),
-        events=StoreEvents(
-            sealed=metrics.sealed,
-            evicted=metrics.evicted,
-            quarantined=metrics.quarantined,
-        ),
-    )
-
-
 def _uids(uids: tuple[int, ...] | None) -> frozenset[int] | None:
     return None if uids is None else frozenset(uids)
-
-
-def _space(amount: Amount) -> Space:
-    return Space(size=amount.size_bytes or 0, fraction=amount.share or 0.0)
-
-
-async def _mounted(
-    origin: OriginConfig, config: ServerConfig, metrics: Metrics, stack: AsyncExitStack
-) -> Mounted:
-    """Start one origin."""
-    on_request = partial(metrics.origin_request, origin.prefix)
-    fetch = config.fetch
-    opened: S3Origin | PosixOrigin
-    if origin.prefix.startswith("s3://"):
-        s3 = S3Options(
-            prefix=origin.prefix,
-            endpoint_url=origin.endpoint_url,
-            region=origin.region,
-            profile=origin.profile,
-            anonymous=origin.anonymous,
-            addressing=origin.addressing,
-            requester_pays=origin.requester_pays,
-            concurrency=fetch.concurrency,
-            attempts=fetch.attempts,
-            connect_timeout_s=fetch.connect_timeout_s,
-            read_timeout_s=fetch.read_timeout_s,
-        )
-        opened = S3Origin(s3, on_request)
-    else:
-        opened = PosixOrigin(PosixOptions(origin.prefix, fetch.concurrency), on_request)
-    await opened.start()
-    stack.push_async_callback(opened.close)
-    return Mounted(opened, origin.metadata_ttl_s, origin.immutable, origin.strict)
 
 
 @asynccontextmanager
@@ -389,12 +344,3 @@ async def _tasks() -> AsyncIterator[Tasks]:
     except BaseExceptionGroup as errors:
         # The tasks let no error out: what the group wraps is the one error of the code inside the `with`.
         raise errors.exceptions[0] from None
-
-
-def _limits(mounted: Sequence[Mounted]) -> dict[str, Limit]:
-    """How the S3 origins are paced; others are not."""
-    return {
-        m.origin.prefix: Limit(m.origin.pace.limit, m.origin.pace.waiting, m.origin.pace.slow_downs)
-        for m in mounted
-        if isinstance(m.origin, S3Origin)
-    }

@@ -11,6 +11,7 @@ from cache_server.metrics import Limit, Metrics, State
 from cache_server.metrics.peers import PeerReport
 from cache_server.replies import progress_to_pb
 from cache_server.slots import FetchSlots
+from cache_server.store.options import DatasetReport
 from cache_server.store.store import Store
 from cache_server.transient import Transient
 from cache_server.warm import Warmer
@@ -93,10 +94,7 @@ class Statuses:
             ready=not self.unready,
             origins=self._parts.cache.origins,
             disks=self._disks(),
-            datasets=[
-                pb.DatasetStatus(name=d.name, shards=d.shards, bytes=d.bytes)
-                for d in self._parts.store.datasets()
-            ],
+            datasets=[_dataset_to_pb(each) for each in self._parts.store.datasets()],
             counters={} if brief else self._metrics.snapshot(),
             cluster=self.cluster(),
             money=money_to_pb(self.ledger()),
@@ -172,6 +170,19 @@ def money_to_pb(ledger: Ledger) -> pb.Money:
         direct_usd=ledger.direct_usd,
         spent_usd=ledger.spent_usd,
         saved_usd=ledger.saved_usd,
+    )
+
+
+def _dataset_to_pb(report: DatasetReport) -> pb.DatasetStatus:
+    state = "streaming" if report.streaming else "caching" if report.active else "idle"
+    return pb.DatasetStatus(
+        name=report.name,
+        shards=report.shards,
+        bytes=report.bytes,
+        replica_bytes=report.replica_bytes,
+        state=state,
+        streamed_shards=report.streamed_shards,
+        streamed_bytes=report.streamed_bytes,
     )
 
 

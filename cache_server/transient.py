@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from cache_server.flight import Flights, Spawn
+from cache_server.opened import FileExtent
 from cache_server.origins.origin import Target, Want
 from cache_server.origins.table import Mounted
 from cache_server.slots import FetchSlots
@@ -21,6 +22,7 @@ from hotshard.core.objects import ObjectInfo
 from hotshard.openfile import OpenFile
 
 RETRY_AFTER_S = 0.2
+BLOCKS_PER_OPEN = 2  # what one reply may take of the budget
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +65,21 @@ class Transient:
     def budget_bytes(self) -> int:
         """The limit of `used_bytes`."""
         return self._budget_bytes
+
+    async def extents(
+        self, mounted: Mounted, info: ObjectInfo, start: int, stop: int, *, forwarded: bool = False
+    ) -> list[FileExtent]:
+        """The blocks of [start, stop) of an object, BLOCKS_PER_OPEN of them at most.
+
+        Raises:
+            Overloaded: as `block`.
+        """
+        found: list[FileExtent] = []
+        while start < stop and len(found) < BLOCKS_PER_OPEN:
+            file, start, length = await self.block(mounted, info, start, forwarded=forwarded)
+            found.append(FileExtent(start, length, file, 0, sealed=False))
+            start += length
+        return found
 
     async def block(
         self, mounted: Mounted, info: ObjectInfo, offset: int, *, forwarded: bool = False

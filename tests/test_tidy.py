@@ -37,6 +37,7 @@ TESTED_ELSEWHERE = {
     "cache_server/fills.py": "tests/unit/cache_server/test_cache.py",
     "cache_server/local_*.py": "tests/integration/test_bad_input.py",
     "cache_server/node.py": "tests/integration/test_promises.py",
+    "cache_server/sources.py": "tests/integration/test_promises.py",
     "cache_server/upkeep.py": "tests/integration/test_promises.py",
     "cache_server/page/sections.py": "tests/unit/cache_server/page/test_page.py",
     "cache_server/opened.py": "tests/unit/cache_server/test_cache.py",  # data only

@@ -93,6 +93,10 @@ class ClusterNode:
             metadata_ttl_s=alone.metadata_ttl_s / 2,
         )
 
+    def owns(self, digest: bytes) -> bool:
+        """Whether a shard is this node's to fetch from the origin."""
+        return self._blocks.is_ours(digest)
+
     @property
     def identity(self) -> Identity:
         """What the bulk port says of this node."""

@@ -286,6 +286,9 @@ class ServerConfig(Section):
     memory_bytes: MemoryBytes = None
     """The budget for everything in flight. `auto`: 60% of the memory limit of the server's control group,
     or 25% of the machine's memory if there is no limit; at least 128MiB and at most 4GiB."""
+    dataset_idle_s: Seconds = 300
+    """A dataset (the first directory below an origin) that nobody has read for so long gives way to those
+    that are read."""
     metadata_entries: int = Field(default=500_000, ge=1_000, le=100_000_000)
     """How many objects' sizes and versions are remembered, at about 0.6 KiB of memory each."""
     shutdown_grace_s: float = Field(default=20, ge=0, le=3600)

@@ -25,6 +25,7 @@ from prometheus_client import (
     generate_latest,
 )
 
+from cache_server.core.eviction import REASONS as POLICY_REASONS
 from cache_server.core.money import VERBS, Usage
 from cache_server.metrics.reads import ReadMetrics
 from cache_server.metrics.state import State, StateCollector
@@ -43,10 +44,10 @@ METHODS = {
     ),
 }
 CODES = ("ok", "cancelled", *(name.lower() for name in BY_CODE))
-LOOKUPS = ("hit", "partial", "miss")
+LOOKUPS = ("hit", "partial", "miss", "bypass")
 ORIGIN_OUTCOMES = (*CODES, "retry")
-FILL_OUTCOMES = ("sealed", "stale", "corrupt", "no_space", "failed", "dropped")
-EVICTION_REASONS = ("space", "asked", "missing", "duplicate")
+FILL_OUTCOMES = ("sealed", "stale", "corrupt", "no_space", "not_admitted", "failed", "dropped")
+EVICTION_REASONS = (*POLICY_REASONS, "asked", "missing", "duplicate")
 CHECKS = ("seal", "open", "scrub")
 
 _REQUEST_BUCKETS_S = (
@@ -226,7 +227,8 @@ class Metrics:
         lookups = _counter(
             registry,
             "shard_lookups",
-            "Shards looked for: sealed (hit), being filled (partial), not here (miss).",
+            "Shards looked for: sealed (hit), being filled (partial), not here (miss), not here and "
+            "not to be kept (bypass).",
             "result",
         )
         lookup_bytes = _counter(

@@ -268,7 +268,7 @@ class Disks:
                 verified=verified,
             )
             self._index.add(row.digest, entry)
-            volume.add(row.digest, row.size, pinned=entry.pinned)
+            volume.add(row.digest, entry)
         elif there.disk == disk.number:
             # It was dropped, but its record could not be deleted; then it was sealed again.
             self._index.replace(row.digest, there._replace(row=row.row, verified=verified))

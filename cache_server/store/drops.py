@@ -1,4 +1,4 @@
-"""Letting sealed shards go, and reserving room for new ones.
+"""Letting sealed shards go, when they are asked to and when their room is needed.
 
 A shard leaves the index at once, so nobody can be handed it from then on; its file is unlinked by the
 disk's thread, and until that is done its bytes count as used.
@@ -7,6 +7,7 @@ disk's thread, and until that is done its bytes count as used.
 import asyncio
 from collections.abc import Callable, Sequence
 
+from cache_server.core.eviction import Shard, Victims
 from cache_server.store.disks import Disks
 from cache_server.store.options import StoreEvents
 from cache_server.store.sealer import Drop
@@ -46,19 +47,18 @@ class Drops:
             self._events.quarantined(where, entry.size)
             self._let_go(volume, [digest], "", _nobody_waits, keep=True)
 
-    async def reserve(self, volume: Volume, need_bytes: int) -> bool:
-        """Take room on a disk for a new file, evicting if need be; False: there is none to be had."""
-        if not volume.fits(need_bytes) or self._is_time_to_look(volume):
-            await self.make_room(volume, need_bytes)
-        if volume.dead or not volume.fits(need_bytes):
-            return False
-        volume.partial_bytes += need_bytes
-        return True
+    async def make_room(
+        self, volume: Volume, need_bytes: int, newcomer: Shard | None = None
+    ) -> None:
+        """Evict until `need_bytes` fit, if that can be.
 
-    async def make_room(self, volume: Volume, need_bytes: int) -> None:
-        """Evict until `need_bytes` fit, if that can be."""
-        if self._is_time_to_look(volume):
-            await self._look(volume)
+        Args:
+            volume: the disk.
+            need_bytes: 0: only give space back that the file system is short of.
+            newcomer: only what this one may have is evicted; None: whatever it takes.
+        """
+        if self.is_time_to_look(volume):
+            await self.look(volume)
         if volume.fits(need_bytes):
             return
         # One at a time: what the first one evicts may be enough for those that wait.
@@ -67,16 +67,24 @@ class Drops:
                 # Evicting in vain helps nobody, unless it is to give space back to others.
                 if need_bytes and not volume.can_fit(need_bytes):
                     return
-                victims = volume.policy.victims(volume.excess_bytes(need_bytes))
-                if not victims:
+                chosen = _choose(volume, volume.excess_bytes(need_bytes), newcomer)
+                if not chosen:
                     return
-                await self.drop(volume, victims, "space")
+                await self._drop_all(volume, chosen)
 
-    def _is_time_to_look(self, volume: Volume) -> bool:
+    async def _drop_all(self, volume: Volume, chosen: Sequence[Victims]) -> None:
+        """Drop for several reasons; the disk's thread takes jobs in order, so the last one ends last."""
+        for victims in chosen[:-1]:
+            self._let_go(volume, victims.digests, victims.reason, _nobody_waits)
+        await self.drop(volume, chosen[-1].digests, chosen[-1].reason)
+
+    def is_time_to_look(self, volume: Volume) -> bool:
+        """Whether what is known of the file system's free space is out of date."""
         now_s = asyncio.get_running_loop().time()
         return now_s - volume.looked_at >= LOOK_INTERVAL_S
 
-    async def _look(self, volume: Volume) -> None:
+    async def look(self, volume: Volume) -> None:
+        """Ask the file system for its free space."""
         volume.looked_at = asyncio.get_running_loop().time()
         try:
             volume.looked(*await self._shelf.run(volume.look))
@@ -105,7 +113,7 @@ class Drops:
             entry = self._shelf.index.pop(digest)
             if entry is None:
                 continue
-            volume.leaving(digest, entry.size, pinned=entry.pinned)
+            volume.leaving(digest, entry)
             job.digests.append(digest)
             job.rows.append(entry.row)
             size += entry.size
@@ -124,6 +132,12 @@ class Drops:
 
         job.delivered = delivered
         volume.submit(job)
+
+
+def _choose(volume: Volume, need_bytes: int, newcomer: Shard | None) -> list[Victims]:
+    if newcomer is None:
+        return volume.policy.victims(max(need_bytes, volume.batch_bytes), volume.now())
+    return volume.policy.make_way(newcomer, need_bytes, volume.batch_bytes, volume.now())
 
 
 def _nobody_waits(_shards: int, _size: int) -> None:

@@ -3,11 +3,16 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from cache_server.core.eviction import EvictionPolicy, S3Fifo
+from cache_server.core.dataset_policy import DatasetPolicy
+from cache_server.core.eviction import EvictionPolicy
 
 
 class NoSpace(Exception):
     """The store cannot take this shard now: the caller passes the bytes on without keeping them."""
+
+
+class NotAdmitted(NoSpace):
+    """There would be room, but what is there is worth more to keep."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +49,7 @@ class StoreOptions:
     """What stays free on each file system, whoever uses it."""
     dataset_of: Callable[[str], str] = _no_dataset
     """The dataset (a prefix) that an object's uri belongs to. Pure; also called from threads."""
-    new_policy: Callable[[], EvictionPolicy] = S3Fifo
+    new_policy: Callable[[], EvictionPolicy] = DatasetPolicy
     """Makes the eviction policy of one disk."""
     open_files_max: int = 0
     """How many sealed files are kept open; 0: half of RLIMIT_NOFILE, at most 65,536."""
@@ -65,7 +70,8 @@ class StoreEvents:
     sealed: Callable[[int], None] = _ignore
     """(bytes) of one shard."""
     evicted: Callable[[str, int, int], None] = _ignore
-    """(reason, shards, bytes); reason: space, asked, missing (the file was gone), duplicate."""
+    """(reason, shards, bytes); reason: one of eviction.REASONS, asked, missing (the file was gone),
+    duplicate."""
     quarantined: Callable[[str, int], None] = _ignore
     """(where, bytes) of one shard that failed its check; where: seal, open, scrub."""
     disk_state: Callable[[str, str, str], None] = _ignore
@@ -96,11 +102,20 @@ class DiskReport:
 
 @dataclass(frozen=True, slots=True)
 class DatasetReport:
-    """What is sealed of one dataset."""
+    """One dataset: what is sealed of it, and what was not kept."""
 
     name: str
     shards: int
     bytes: int
+    replica_bytes: int = 0
+    """Of them, of shards that another member owns, and that are not pinned."""
+    active: bool = False
+    """Read not long ago: it is not the first to be evicted."""
+    streaming: bool = False
+    """And not long ago something of it was passed on without being kept."""
+    streamed_shards: int = 0
+    """Visits to shards that were passed on without being kept, since the start."""
+    streamed_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)

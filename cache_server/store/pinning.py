@@ -86,9 +86,9 @@ class Pinning:
             return
         self._shelf.index.replace(digest, entry._replace(pinned=pinned))
         if pinned:
-            volume.may_not_evict(digest, entry.size)
+            volume.may_not_evict(digest, entry)
         else:
-            volume.may_evict(digest, entry.size)
+            volume.may_evict(digest, entry)
 
     def _is_on(self, volume: Volume, digest: bytes) -> bool:
         return self._disks.volume_of(digest) is volume

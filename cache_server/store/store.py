@@ -22,10 +22,10 @@ from collections.abc import Sequence
 from functools import partial
 
 from cache_server.flight import settled
+from cache_server.store.admission import Admission
 from cache_server.store.disks import Disks
 from cache_server.store.drops import Drops
 from cache_server.store.index import Entry
-from cache_server.store.layout import sealed_path
 from cache_server.store.opening import Opener
 from cache_server.store.options import (
     CacheDir,
@@ -37,6 +37,7 @@ from cache_server.store.options import (
     StoreOptions,
 )
 from cache_server.store.pinning import Pinning
+from cache_server.store.reports import dataset_reports, shard_report
 from cache_server.store.scrub import Scrubber
 from cache_server.store.sealer import Note, Seal
 from cache_server.store.shard import ShardKey
@@ -80,6 +81,7 @@ class Store:
             shelf=self._shelf,
         )
         self._drops = Drops(self._shelf, self._disks, events)
+        self._admission = Admission(self._shelf, self._disks, self._drops, options.dataset_of)
         self._opener = Opener(self._shelf, self._disks, self._drops)
         self._pinning = Pinning(self._shelf, self._disks, self._drops)
         self._scrubber = Scrubber(self._shelf, self._disks, self._drops)
@@ -159,21 +161,34 @@ class Store:
 
     def touch(self, digest: bytes) -> None:
         """A use that did not come through here (a client reads within its lease)."""
-        volume = self._disks.volume_of(digest)
-        if volume is not None:
-            volume.policy.touch(digest)
+        place = self._index.place_of(digest)
+        if place is not None:
+            volume = self._disks.all[place[0]].volume
+            if volume is not None:
+                volume.policy.touch(digest, place[1], volume.now())
 
     # Filling.
+
+    def wants(self, key: ShardKey, *, declared: bool = False) -> bool:
+        """Whether to fill a shard that was asked for and is not here; counts as a use of its dataset.
+
+        Args:
+            key: of the shard.
+            declared: somebody has said that the dataset will be read, and not only now.
+        """
+        return self._admission.wants(key, declared=declared)
 
     async def begin(self, key: ShardKey) -> Partial:
         """Reserve room for a shard and give a sparse file to fill.
 
         Raises:
             NoSpace: no disk has room, or works.
+            NotAdmitted: there is room only in place of what is worth more.
         """
         need_bytes = footprint(key.size)
-        for volume in self._disks.ranked(key.digest):
-            if not await self._drops.reserve(volume, need_bytes):
+        newcomer = self._admission.newcomer(key)
+        for volume in newcomer.volumes:
+            if not await self._admission.reserve(volume, newcomer):
                 continue
             blank = None
             try:
@@ -186,7 +201,7 @@ class Store:
                     volume.partial_bytes -= need_bytes
             if blank is not None:
                 return Partial(key, blank.file, blank.reader, blank.path, volume)
-        raise NoSpace(f"no room for {key.size} bytes")
+        raise self._admission.refusal(key)
 
     async def seal(
         self,
@@ -297,7 +312,7 @@ class Store:
             verified=True,
         )
         self._index.add(key.digest, entry)
-        volume.add(key.digest, key.size, pinned=pinned)
+        volume.add(key.digest, entry)
         self._shelf.files.put(key.digest, reader)
         self._events.sealed(key.size)
 
@@ -316,7 +331,7 @@ class Store:
         # The rename has put the new file in the old one's place; only the old record is left.
         self._index.pop(digest)
         self._shelf.files.pop(digest)
-        volume.leaving(digest, old.size, pinned=old.pinned)
+        volume.leaving(digest, old)
         volume.sealed_bytes -= footprint(old.size)
         volume.submit(Note(write=lambda records: records.delete([old.row])))
 
@@ -370,23 +385,12 @@ class Store:
         return sum(volume.limit_bytes for volume in self._disks.ready())
 
     def datasets(self) -> list[DatasetReport]:
-        """What is sealed, by dataset."""
-        return self._index.datasets()
+        """Every dataset that is sealed in part, or was streamed."""
+        return dataset_reports(self._index, self._disks.ready())
 
     def describe(self, digest: bytes) -> ShardReport | None:
         """A sealed shard."""
-        entry = self._index.get(digest)
-        volume = self._disks.volume_of(digest)
-        if entry is None or volume is None:
-            return None
-        return ShardReport(
-            path=sealed_path(volume.path, digest),
-            size=entry.size,
-            dataset=self._index.dataset_name(entry.dataset),
-            pinned=entry.pinned,
-            verified=entry.verified,
-            open=digest in self._shelf.files,
-        )
+        return shard_report(self._shelf, self._disks, digest)
 
 
 def _check(job: Seal) -> None:

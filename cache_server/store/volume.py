@@ -13,6 +13,8 @@ import os
 from collections import deque
 from dataclasses import dataclass
 
+from cache_server.core.eviction import Shard
+from cache_server.store.index import Entry
 from cache_server.store.options import CacheDir, Space, StoreOptions
 from cache_server.store.quarantine import Quarantine
 from cache_server.store.recovery import Recovered
@@ -77,6 +79,7 @@ class Volume:
         self.records = recovered.records
         self.generation = recovered.generation
         self.policy = options.new_policy()
+        self.now = loop.time
         self.sealed_bytes = 0
         self.partial_bytes = 0
         self.evictable_bytes = 0
@@ -118,9 +121,13 @@ class Volume:
         return self.used_bytes - self.evictable_bytes + need_bytes <= self.limit_bytes
 
     def excess_bytes(self, need_bytes: int) -> int:
-        """How much to evict at a time to get that room."""
-        batch_bytes = min(EVICT_BYTES_MAX, self.capacity_bytes // 64)
-        return max(self.used_bytes + need_bytes - self.limit_bytes, batch_bytes)
+        """How much to evict, at least, to get that room."""
+        return max(0, self.used_bytes + need_bytes - self.limit_bytes)
+
+    @property
+    def batch_bytes(self) -> int:
+        """How much to evict at a time, where it costs nothing."""
+        return min(EVICT_BYTES_MAX, self.capacity_bytes // 64)
 
     def look(self) -> tuple[int, int]:
         """Free and total bytes of the file system; blocking."""
@@ -144,28 +151,29 @@ class Volume:
 
     # Sealed shards.
 
-    def add(self, digest: bytes, size: int, *, pinned: bool) -> None:
+    def add(self, digest: bytes, entry: Entry) -> None:
         """A shard is in sealed/."""
         self.shards += 1
-        self.sealed_bytes += footprint(size)
-        if not pinned:
-            self.may_evict(digest, size)
+        self.sealed_bytes += footprint(entry.size)
+        if not entry.pinned:
+            self.may_evict(digest, entry)
 
-    def may_evict(self, digest: bytes, size: int) -> None:
+    def may_evict(self, digest: bytes, entry: Entry) -> None:
         """It is not, or no longer, pinned."""
-        self.evictable_bytes += footprint(size)
-        self.policy.add(digest, footprint(size))
+        shard = Shard(digest, footprint(entry.size), entry.dataset)
+        self.evictable_bytes += shard.size
+        self.policy.add(shard, self.now())
 
-    def may_not_evict(self, digest: bytes, size: int) -> None:
+    def may_not_evict(self, digest: bytes, entry: Entry) -> None:
         """It is pinned."""
-        self.evictable_bytes -= footprint(size)
-        self.policy.remove(digest)
+        self.evictable_bytes -= footprint(entry.size)
+        self.policy.remove(digest, entry.dataset)
 
-    def leaving(self, digest: bytes, size: int, *, pinned: bool) -> None:
+    def leaving(self, digest: bytes, entry: Entry) -> None:
         """A shard is about to be unlinked; its bytes count until then."""
         self.shards -= 1
-        if not pinned:
-            self.may_not_evict(digest, size)
+        if not entry.pinned:
+            self.may_not_evict(digest, entry)
 
     # Partial files.
 

@@ -206,6 +206,12 @@ class DatasetStatus:
     name: str
     shards: int
     bytes: int
+    state: str = ""
+    """idle, caching, or streaming: not all of what is read is kept."""
+    replica_bytes: int = 0
+    """Of `bytes`, what another member owns."""
+    streamed_bytes: int = 0
+    """What was passed on without being kept, since the server started."""
 
 
 @dataclass(frozen=True, slots=True)

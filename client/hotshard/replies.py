@@ -60,7 +60,7 @@ def status_from_pb(message: pb.StatusReply) -> ServerStatus:
         message.ready,
         list(message.origins),
         _disks(message.disks),
-        [DatasetStatus(each.name, each.shards, each.bytes) for each in message.datasets],
+        [_dataset(each) for each in message.datasets],
         dict(message.counters),
         _cluster(message.cluster) if message.HasField("cluster") else None,
         _money(message.money),
@@ -87,6 +87,17 @@ def _totals(message: pb.Sample) -> Totals:
         message.asked_bytes,
         message.peer_bytes,
         message.origin_bytes,
+    )
+
+
+def _dataset(message: pb.DatasetStatus) -> DatasetStatus:
+    return DatasetStatus(
+        message.name,
+        message.shards,
+        message.bytes,
+        message.state,
+        message.replica_bytes,
+        message.streamed_bytes,
     )
 
 

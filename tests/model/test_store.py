@@ -9,7 +9,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from cache_server.store.options import CacheDir, NoSpace, Space
+from cache_server.store.options import CacheDir, NoSpace, NotAdmitted, Space
 from cache_server.store.store import Store
 from cache_server.store.volume import Partial, footprint
 from hotshard.core.checksum import Algorithm
@@ -61,6 +61,8 @@ class StoreMachine(RuleBasedStateMachine):
             return
         try:
             self.partials[name] = self.run(self.store.begin(KEYS[name]))
+        except NotAdmitted:
+            assert any(each[0] not in self.pinned for each in self.there())
         except NoSpace:
             room = max(CAPACITIES) - sum(footprint(KEYS[each].size) for each in self.partials)
             pinned = sum(footprint(KEYS[n].size) for n in self.there() if n[0] in self.pinned)

@@ -51,17 +51,17 @@ async def cache_world(
     **freshness,
 ) -> AsyncIterator[CacheWorld]:
     origin = origin or MemoryOrigin()
+    metrics = Metrics("test", [origin.prefix])
     store = Store(
         [CacheDir(str(path), Space(size=capacity_bytes))],
         geometry=GEOMETRY,
         options=StoreOptions(free_space_floor=Space(size=1)),
-        events=StoreEvents(),
+        events=StoreEvents(sealed=metrics.sealed, evicted=metrics.evicted),
     )
     await store.start()
     try:
         async with asyncio.TaskGroup() as group:
             tasks = Tasks(group)
-            metrics = Metrics("test", [origin.prefix])
             table = OriginTable([Mounted(origin, **freshness)])
             fetch_slots = FetchSlots(slots, max(1, slots // 2))
             catalog = Catalog(

@@ -98,12 +98,18 @@ def status(session: Session, counters: bool, alone: bool, as_json: bool) -> None
         right=("used", "capacity", "sealed", "partial"),
     )
     output.print_table(
-        ("dataset", "shards", "cached"),
+        ("dataset", "state", "shards", "cached", "streamed"),
         [
-            (output.printable(dataset.name), str(dataset.shards), output.size(dataset.bytes))
+            (
+                output.printable(dataset.name),
+                dataset.state,
+                str(dataset.shards),
+                output.size(dataset.bytes),
+                output.size(dataset.streamed_bytes),
+            )
             for dataset in found.datasets
         ],
-        right=("shards", "cached"),
+        right=("shards", "cached", "streamed"),
     )
     if counters:
         output.print_table(

@@ -415,20 +415,40 @@ class DatasetStatus(_message.Message):
     NAME_FIELD_NUMBER: _builtins.int
     SHARDS_FIELD_NUMBER: _builtins.int
     BYTES_FIELD_NUMBER: _builtins.int
+    REPLICA_BYTES_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    STREAMED_SHARDS_FIELD_NUMBER: _builtins.int
+    STREAMED_BYTES_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """a uri prefix"""
     shards: _builtins.int
+    """sealed"""
     bytes: _builtins.int
+    """of them"""
+    replica_bytes: _builtins.int
+    """of them, what another member owns and nobody pinned"""
+    state: _builtins.str
+    """"idle": not read for dataset_idle_s, the first to be evicted;"""
+    streamed_shards: _builtins.int
+    """"streaming": being read, and not all of it is kept; "caching": else
+    visits to shards that were passed on without being kept, and
+    """
+    streamed_bytes: _builtins.int
+    """their sizes, since the start"""
     def __init__(
         self,
         *,
         name: _builtins.str = ...,
         shards: _builtins.int = ...,
         bytes: _builtins.int = ...,
+        replica_bytes: _builtins.int = ...,
+        state: _builtins.str = ...,
+        streamed_shards: _builtins.int = ...,
+        streamed_bytes: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["bytes", b"bytes", "name", b"name", "shards", b"shards"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bytes", b"bytes", "name", b"name", "replica_bytes", b"replica_bytes", "shards", b"shards", "state", b"state", "streamed_bytes", b"streamed_bytes", "streamed_shards", b"streamed_shards"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -209,6 +209,29 @@ async def test_more_than_fits_evicts_and_still_reads_right(tmp_path):
         assert sum(disk.used_bytes for disk in world.store.disks()) <= 8 * SHARD
 
 
+async def test_epochs_over_more_than_fits(tmp_path):
+    """SEMANTICS 13: a dataset that is read once per epoch and does not fit keeps a fixed part; the rest is
+    passed on from memory. SEMANTICS 13: what is not kept is never written to the disk."""
+    async with cache_world(tmp_path, capacity_bytes=8 * SHARD) as world:
+        bodies = {world.origin.put(f"{i}", content(SHARD, i)): content(SHARD, i) for i in range(20)}
+        counts = []
+        for epoch in range(4):
+            order = list(bodies)
+            random.Random(epoch).shuffle(order)
+            fetched, sealed = world.origin.fetched_bytes, world.count("hotshard_sealed_bytes_total")
+            for uri in order:
+                assert await read(world, uri) == bodies[uri]
+            fetched = world.origin.fetched_bytes - fetched
+            counts.append((fetched, world.count("hotshard_sealed_bytes_total") - sealed))
+            assert not any(fill for fill in world.cache.fills)
+        assert counts == [(20 * SHARD, 8 * SHARD), *[(12 * SHARD, 0)] * 3]
+        (report,) = world.store.datasets()
+        assert (report.shards, report.bytes, report.streaming) == (8, 8 * SHARD, True)
+        assert report.streamed_shards == 12  # epochs of less than a minute are one visit to each
+        told = [(await world.cache.explain(uri)).last_miss for uri in bodies]
+        assert sum("not kept" in each for each in told) == 12
+
+
 async def test_partial_shards_nobody_came_back_to_do_not_crowd_out_sealed_ones(tmp_path):
     async with cache_world(tmp_path, capacity_bytes=16 * SHARD) as world:
         for i in range(60):

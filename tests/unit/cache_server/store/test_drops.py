@@ -3,12 +3,13 @@
 import asyncio
 import os
 
+from benchmarks.policy.others import Lru
 from cache_server.store.options import NoSpace
 from support.stores import KIB, fill, make_key, make_store
 
 
 async def test_concurrent_fills_never_exceed_the_capacity(tmp_path):
-    async with make_store(tmp_path, capacity=2 << 20) as store:
+    async with make_store(tmp_path, capacity=2 << 20, new_policy=Lru) as store:
         highest = 0
 
         async def work(first):

@@ -1,5 +1,6 @@
 """What is asked by uri: pins, evictions, recall."""
 
+from benchmarks.policy.others import Lru
 from support.stores import KIB, fill, make_key, make_store, report_of
 
 
@@ -15,7 +16,7 @@ async def test_a_pin_may_cover_what_another_one_does(tmp_path):
 
 
 async def test_an_unpinned_shard_can_be_evicted_for_room_again(tmp_path):
-    async with make_store(tmp_path, capacity=1 << 20) as store:
+    async with make_store(tmp_path, capacity=1 << 20, new_policy=Lru) as store:
         await store.pin("s3://b/x/")
         await fill(store, key := make_key("s3://b/x/k", 500 * KIB))
         await store.unpin("s3://b/x/")

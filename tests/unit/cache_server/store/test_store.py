@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 
+from benchmarks.policy.others import Lru
 from cache_server.store.options import NoSpace
 from hotshard.core.blocks import Geometry
 from hotshard.core.checksum import Algorithm, Checksum, checksum
@@ -93,7 +94,7 @@ async def test_whole_checksum_is_compared(tmp_path):
 
 
 async def test_eviction_makes_room_and_counts(tmp_path):
-    async with make_store(tmp_path, capacity=1 << 20) as store:
+    async with make_store(tmp_path, capacity=1 << 20, new_policy=Lru) as store:
         keys = [make_key(f"s3://b/{n}", 100 * KIB) for n in range(30)]
         for key in keys:
             await fill(store, key)
@@ -114,7 +115,7 @@ async def test_no_space_for_a_shard_larger_than_the_disk(tmp_path):
 
 
 async def test_pinned_shards_stay(tmp_path):
-    async with make_store(tmp_path, capacity=1 << 20) as store:
+    async with make_store(tmp_path, capacity=1 << 20, new_policy=Lru) as store:
         assert await store.pin("s3://b/keep/") == ["s3://b/keep/"]
         keep = [make_key(f"s3://b/keep/{n}", 100 * KIB) for n in range(4)]
         for key in keep:

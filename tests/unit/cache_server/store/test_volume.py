@@ -6,6 +6,7 @@ import subprocess
 
 import pytest
 
+from benchmarks.policy.others import Lru
 from cache_server.store.options import CacheDir, NoSpace, Space
 from cache_server.store.volume import footprint
 from support.stores import KIB, fill, make_key, make_store
@@ -56,7 +57,7 @@ async def test_reserved_bytes_come_back(tmp_path):
 
 
 async def test_filling_a_small_disk_evicts_and_keeps_the_floor(small_disk):
-    async with on(small_disk, free_space_floor=Space(size=8 << 20)) as store:
+    async with on(small_disk, free_space_floor=Space(size=8 << 20), new_policy=Lru) as store:
         for n in range(300):
             await fill(store, make_key(f"s3://b/{n}", 100 * KIB))
         report = store.disks()[0]

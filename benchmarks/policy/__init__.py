@@ -1,0 +1,1 @@
+"""Eviction policies at work without a disk: others to compare with, traces, and a cache to replay them."""

@@ -24,6 +24,9 @@ from contextlib import AsyncExitStack
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+from benchmarks import engine_peers
+from benchmarks.results import BenchError
+
 _MIB = 1 << 20
 _RUN_TIMEOUT_S = 120.0
 
@@ -94,11 +97,13 @@ def measure(engine: str, load: Load, environment: dict[str, str]) -> Figure:
         [sys.executable, "-m", "benchmarks.engines", "--run", engine],
         input=json.dumps(asdict(load)),
         env={**os.environ, **environment, "AWS_EC2_METADATA_DISABLED": "true"},
-        stdout=subprocess.PIPE,
+        capture_output=True,
         text=True,
         timeout=_RUN_TIMEOUT_S,
-        check=True,
+        check=False,
     )
+    if done.returncode:
+        raise BenchError(f"{engine} failed: {done.stderr[-2000:]}")
     return Figure(**json.loads(done.stdout))
 
 
@@ -213,7 +218,12 @@ ENGINES: dict[str, Open] = {
     "awscrt": _awscrt,
     "hotshard": _hotshard,
     "hotshard-memory": _hotshard_memory,
+    "boto3": engine_peers.boto3,
+    "s3fs": engine_peers.s3fs,
+    "whole": engine_peers.whole_objects,
+    "redis": engine_peers.redis,
 }
+CANDIDATES = ("aiobotocore", "obstore", "awscrt", "hotshard", "hotshard-memory")
 PEERS = ("aiobotocore", "obstore", "awscrt")
 
 
@@ -266,7 +276,7 @@ def medians(loads: dict[str, Load], environment: dict[str, str], runs: int) -> l
     """Rows of a table: the engines in turn, `runs` times over."""
     rows = []
     for title, load in loads.items():
-        figures: dict[str, list[Figure]] = {engine: [] for engine in ENGINES}
+        figures: dict[str, list[Figure]] = {engine: [] for engine in CANDIDATES}
         for _ in range(runs):
             for engine, measured in figures.items():
                 measured.append(measure(engine, load, environment))

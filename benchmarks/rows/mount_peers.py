@@ -83,18 +83,24 @@ def _open_small(bench: Bench) -> Iterator[Sides]:
 
 
 @contextmanager
-def _open_reads(bench: Bench, read_bytes: int) -> Iterator[Sides]:
+def _open_reads(bench: Bench, read_bytes: int, *, daemon: bool = False) -> Iterator[Sides]:
+    """`daemon`: what the kernel has kept of the mounts' files is dropped before every run.
+
+    The reads then go to the daemons, whose own files in their cache directories stay as warm as they are.
+    """
     data = DataSet(bench.seed, 1, bench.pick(full=256, quick=64, tiny=2) * _MIB)
     offsets = list(range(0, data.object_bytes, read_bytes))
     if read_bytes == _PAGE:
-        count = bench.pick(full=50_000, quick=20_000, tiny=100)
+        count = bench.pick(full=50_000, quick=20_000, tiny=100) // (10 if daemon else 1)
         offsets = random.Random(bench.seed).choices(offsets, k=count)
     else:
-        offsets *= bench.pick(full=4, quick=4, tiny=1)
+        offsets *= 1 if daemon else bench.pick(full=4, quick=4, tiny=1)
 
     def work(root: str, read: Callable[..., int] = _read_at) -> Measured:
         view = memoryview(bytearray(read_bytes))
         with open(os.path.join(root, data.name(0)), "rb", buffering=0) as file:
+            if daemon:
+                os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
             with Cost() as cost:
                 for offset in offsets:
                     read(file.fileno(), view, offset)
@@ -158,6 +164,22 @@ ROWS = (
             "reads/s",
             1.0,
             partial(_open_reads, read_bytes=_PAGE),
+            rounds=7,
+        ),
+        Row(
+            "mount_peers.seq_1m_daemon",
+            "1 MiB reads in order, none from the kernel's page cache of the mount",
+            "GB/s",
+            2.0,
+            partial(_open_reads, read_bytes=_MIB, daemon=True),
+            rounds=7,
+        ),
+        Row(
+            "mount_peers.rand_4k_daemon",
+            "4 KiB reads at random, few from the kernel's page cache of the mount",
+            "reads/s",
+            2.0,
+            partial(_open_reads, read_bytes=_PAGE, daemon=True),
             rounds=7,
         ),
         Row(

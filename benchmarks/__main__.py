@@ -1,4 +1,4 @@
-"""`python -m benchmarks`: list, run, compare, report, load, data.
+"""`python -m benchmarks`: list, run, compare, report, table, load, data, profile.
 
 Exit codes: 0 all well; 1 a row broke (crashed, or read wrong bytes), or `compare` found one worse;
 2 the command line is wrong; 3 every row was measured, but one is under its target (not with --no-gate).
@@ -9,7 +9,7 @@ import tempfile
 
 import click
 
-from benchmarks import report, results, terminal
+from benchmarks import markdown, report, results, terminal
 from benchmarks.bench import SEED, Bench, Scale
 from benchmarks.compare import compare
 from benchmarks.load.command import run_load, write_data
@@ -113,6 +113,29 @@ def write_report(files: tuple[str, ...], output: str) -> None:
     with open(output, "w", encoding="utf-8") as file:
         file.write(page)
     click.echo(output)
+
+
+@main.command("table")
+@click.argument("files", nargs=-1, required=True, type=click.Path(exists=True, dir_okay=False))
+@click.option(
+    "--into",
+    type=click.Path(exists=True, dir_okay=False),
+    help="A document: put the tables between its marks.",
+)
+def write_table(files: tuple[str, ...], into: str | None) -> None:
+    """Write the results as Markdown tables, rows that miss their target first."""
+    try:
+        text = markdown.figures([row for path in files for row in _load(path)])
+        if into is None:
+            click.echo(text)
+            return
+        with open(into, encoding="utf-8") as file:
+            document = markdown.replaced(file.read(), text)
+    except BenchError as error:
+        raise click.UsageError(str(error)) from error
+    with open(into, "w", encoding="utf-8") as file:
+        file.write(document)
+    click.echo(into)
 
 
 def _load(path: str) -> list[RowResult]:

@@ -1,133 +1,230 @@
-"""Results as one HTML page that needs nothing else: the table, and a plot of whatever the rows have."""
+"""Results as one HTML page that needs nothing else: what was reached, and a plot of all that rows have."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from html import escape
+from pathlib import Path
+from statistics import median
 
 from benchmarks import svg
 from benchmarks.load import latency
 from benchmarks.results import OURS, RowResult
 from benchmarks.terminal import number
 
-_STYLE = """
-:root { color-scheme: light dark; --ink: #1d2530; --dim: #687282; --line: #d5dae2; --page: #fff;
-        --good: #2f8f5b; --bad: #cf5b3c; --plain: #4a7fc1; --second: #c28a1e; --third: #8a5fb5; }
-@media (prefers-color-scheme: dark) {
-  :root { --ink: #e4e8ee; --dim: #95a0b0; --line: #343c48; --page: #14181e; } }
-body { font: 15px/1.5 system-ui, sans-serif; color: var(--ink); background: var(--page);
-       max-width: 1000px; margin: 2rem auto; padding: 0 1rem; }
-h1 { font-size: 1.5rem; } h2 { font-size: 1.1rem; margin-top: 2.2rem; }
-table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; }
-th, td { text-align: right; padding: .3rem .6rem; border-bottom: 1px solid var(--line); }
-th:first-child, td:first-child { text-align: left; }
-td small, .dim { color: var(--dim); } .ok { color: var(--good); } .no { color: var(--bad); }
-pre { overflow-x: auto; font-size: 12px; } svg { max-width: 100%; height: auto; }
-svg text { font-size: 12px; fill: var(--ink); }
-.bar.good { fill: var(--good); } .bar.bad { fill: var(--bad); } .bar.plain { fill: var(--plain); }
-.mark { stroke: var(--ink); stroke-width: 2; } .range { stroke: var(--ink); opacity: .6; }
-.grid { stroke: var(--line); } polyline { fill: none; stroke-width: 2; }
-.curve-0 { stroke: var(--plain); stroke-width: 2; } .curve-1 { stroke: var(--good); stroke-width: 2; }
-.curve-2 { stroke: var(--second); stroke-width: 2; } .curve-3 { stroke: var(--third); stroke-width: 2; }
-"""
+_STYLE = Path(__file__).with_name("report.css")
+_SUITES = {
+    "harness": "The harness itself",
+    "local": "On the same node, hot",
+    "mount": "Through the mount, hot",
+    "mount_peers": "Our mount beside other mounts of the bucket",
+    "peers": "Our client beside other ways to the same objects",
+    "training": "Training: how busy accelerators are",
+    "origin": "Cold, from the bucket",
+    "peer": "From another server",
+    "cluster": "Clusters",
+    "epoch": "Epochs larger than the cache",
+    "load": "Latency and restore under load",
+    "scale": "Scale",
+}
+_SHARE_DRAWN = 0.1
+_AHEAD_MAX, _BEHIND_MAX = 1000.0, 0.001
 
 
 def html(results: Sequence[RowResult]) -> str:
     """The page. Rows that miss their target come first."""
-    ordered = sorted(results, key=lambda each: each.ok)
+    ordered = sorted(results, key=lambda each: (not each.error, each.ok))
     sections = [
         _ratios(ordered),
-        _table(ordered),
+        *(_suite(name, ordered) for name in _suites(results)),
         _latencies(ordered),
-        _cpu(ordered),
+        _costs(ordered),
+        _table(ordered),
         _errors(ordered),
     ]
     return (
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width"><title>hotshard benchmarks</title>'
-        f"<style>{_STYLE}</style></head><body><h1>hotshard benchmarks</h1>"
-        f"{_machine(ordered)}{''.join(sections)}</body></html>\n"
+        f"<style>{_STYLE.read_text(encoding='utf-8')}</style></head><body><main>"
+        f"<h1>hotshard benchmarks</h1>{_head(ordered)}{''.join(sections)}</main></body></html>\n"
     )
 
 
-def _machine(results: Sequence[RowResult]) -> str:
+def _suite_of(row: str) -> str:
+    return row.partition(".")[0]
+
+
+def _suites(results: Sequence[RowResult]) -> list[str]:
+    present = dict.fromkeys(_suite_of(each.row) for each in results)
+    return [name for name in _SUITES if name in present] + [n for n in present if n not in _SUITES]
+
+
+def _head(results: Sequence[RowResult]) -> str:
     if not results:
         return "<p>No rows.</p>"
     facts = results[0].machine
-    keys = ("cpu_model", "cpus", "kernel", "python", "scale", "taken")
-    known = ", ".join(f"{key} {escape(str(facts[key]))}" for key in keys if key in facts)
-    return f'<p class="dim">{known}</p>'
+    broken = sum(bool(each.error) for each in results)
+    missed = sum(not each.ok and not each.error for each in results)
+    minutes = sum(each.seconds for each in results) / 60
+    tiles = [
+        ("good", str(len(results) - broken - missed), "rows at their target"),
+        ("bad" if missed else "", str(missed), "rows miss it"),
+        ("bad" if broken else "", str(broken), "rows broke"),
+        ("", f"{minutes:.1f} min", "all rows together"),
+    ]
+    shown = "".join(
+        f'<div class="tile {kind}"><b>{value}</b><small>{name}</small></div>'
+        for kind, value, name in tiles
+    )
+    memory = facts.get("memory_bytes")
+    parts = [
+        f"{facts.get('cpu_model', '')}, {facts.get('cpus', '?')} CPUs",
+        f"{memory / 2**30:.0f} GiB" if isinstance(memory, int) else "",
+        f"Linux {facts.get('kernel', '?')}",
+        f"Python {facts.get('python', '?')}",
+        f"scale {facts.get('scale', '?')}",
+        f"taken {facts.get('taken', '?')}",
+    ]
+    line = escape(" · ".join(part for part in parts if part))
+    return (
+        f'<p class="dim">{line}</p><p>Each row measures hotshard beside the limit of the machine, in'
+        " turns within the same run. What counts is the ratio, and 1 is the limit.</p>"
+        f'<div class="tiles">{shown}</div>'
+    )
 
 
 def _ratios(results: Sequence[RowResult]) -> str:
     items = [
-        svg.Bar(
+        svg.Ratio(
             label=each.row,
-            value=min(each.ratio, 2.0),
+            value=min(max(each.ratio, _BEHIND_MAX), _AHEAD_MAX),
+            target=each.target,
             text=f"{each.ratio:.2f} of {each.limit_name}",
-            kind="good" if each.ok else "bad",
-            mark=each.target,
-            low=min(2.0, each.ratio * (1 - each.spread["ratio"] / 2)),
-            high=min(2.0, each.ratio * (1 + each.spread["ratio"] / 2)),
+            low=each.ratio * (1 - each.spread["ratio"] / 2),
+            high=each.ratio * (1 + each.spread["ratio"] / 2),
         )
         for each in results
         if each.ratio is not None
     ]
-    note = "The tick is the target, the thin line the range of the runs; bars end at 2."
-    chart = svg.bars(items, title="ratio to the limit")
-    return f'<h2>Ratio to the limit of the machine</h2><p class="dim">{note}</p>{chart}'
+    if not items:
+        return ""
+    chart = svg.ratios(items, title="ratio to the limit")
+    return (
+        '<h2>Ratio to the limit</h2><p class="dim">Logarithmic. The upright tick is the target, the thin'
+        " line the range of the runs. Where the limit is a rival, or a number that was set, more than 1"
+        f' is meant to be.</p><div class="card scroll">{chart}</div>'
+    )
+
+
+def _suite(name: str, results: Sequence[RowResult]) -> str:
+    """Every row of a suite as a card: all its sides, in its unit, and its curves."""
+    cards = [_card(each) for each in results if _suite_of(each.row) == name and not each.error]
+    if not cards:
+        return ""
+    title = escape(_SUITES.get(name, name))
+    return f'<h2>{title}</h2><div class="grid">{"".join(cards)}</div>'
+
+
+def _card(each: RowResult) -> str:
+    limits = {each.limit_name, *each.others}
+    items = []
+    for name, runs in each.runs.items():
+        values = [value for run in runs if isinstance(value := run["value"], int | float)]
+        if values:
+            kind = "ours" if name == OURS else "limit" if name in limits else "peer"
+            middle = median(values)
+            text = f"{number(middle)} {each.unit}"
+            items.append(svg.Bar(name, middle, text, kind, min(values), max(values)))
+    items.sort(key=lambda bar: ("ours", "limit", "peer").index(bar.kind))
+    verdict = "ok" if each.ok else "no"
+    return (
+        f'<div class="card"><span class="verdict {verdict}">{each.ratio:.2f} (target {each.target:g})'
+        f"</span><h3>{escape(each.row)}</h3><p class='dim'>{escape(each.title)}</p>"
+        f"{svg.bars(items, title=each.row)}{_curves(each)}</div>"
+    )
+
+
+def _curves(each: RowResult) -> str:
+    """The curves of the last run of every side that has some."""
+    found = []
+    for side, runs in each.runs.items():
+        last = runs[-1].get("curves") if runs else None
+        for name, points in last.items() if isinstance(last, Mapping) else ():
+            label = name if side == OURS else f"{name} ({side})"
+            found.append(svg.Curve(label, [(float(x), float(y)) for x, y in points]))
+    axes = each.axes if len(each.axes) == 2 else ("", "")
+    return svg.curves(found, title=f"curves of {each.row}", axes=axes) if found else ""
+
+
+def _latencies(results: Sequence[RowResult]) -> str:
+    cards = []
+    for each in results:
+        found = [(name, _histogram(runs)) for name, runs in each.runs.items()]
+        lines = [svg.Curve(name, latency.cdf(text)) for name, text in found if text]
+        if lines:
+            lines.sort(key=lambda curve: curve.label != OURS)
+            chart = svg.percentiles(lines, title=f"latency of {each.row}")
+            title = escape(each.title)
+            cards.append(
+                f'<div class="card"><h3>{escape(each.row)}</h3><p class="dim">{title}</p>{chart}</div>'
+            )
+    if not cards:
+        return ""
+    return (
+        '<h2>Latencies</h2><p class="dim">Calls that took no longer, by percentile; every step to the right'
+        f' is a further nine.</p><div class="grid">{"".join(cards)}</div>'
+    )
+
+
+def _histogram(runs: Sequence[Mapping[str, object]]) -> str:
+    encoded = [str(run["histogram"]) for run in runs if run["histogram"]]
+    return latency.merged(encoded) if encoded else ""
+
+
+def _costs(results: Sequence[RowResult]) -> str:
+    """CPU seconds per GB of our side and of the limit, where a row moves bytes."""
+    cards = []
+    for each in results:
+        items = []
+        for name, runs in each.runs.items():
+            costs = [run["cpu_s_per_gb"] for run in runs]
+            known = [sum(cost.values()) for cost in costs if isinstance(cost, dict) and cost]
+            if known:
+                kind = "ours" if name == OURS else "limit" if name == each.limit_name else "peer"
+                middle = median(known)
+                items.append(svg.Bar(name, middle, f"{middle:.2f}", kind, min(known), max(known)))
+        if any(bar.kind == "ours" and bar.value >= _SHARE_DRAWN for bar in items):
+            items.sort(key=lambda bar: ("ours", "limit", "peer").index(bar.kind))
+            chart = svg.bars(items, title=f"CPU of {each.row}")
+            cards.append(f'<div class="card"><h3>{escape(each.row)}</h3>{chart}</div>')
+    if not cards:
+        return ""
+    return (
+        '<h2>CPU seconds per GB</h2><p class="dim">Client and server together; the S3 server is not'
+        f' counted. Rows under {_SHARE_DRAWN} are left out.</p><div class="grid">{"".join(cards)}</div>'
+    )
 
 
 def _table(results: Sequence[RowResult]) -> str:
-    head = "".join(
-        f"<th>{name}</th>" for name in ("row", "value", "limit", "ratio", "target", "spread", "")
-    )
-    return f"<h2>Rows</h2><table><tr>{head}</tr>{''.join(map(_line, results))}</table>"
+    names = ("row", "hotshard", "limit", "ratio", "target", "spread", "")
+    head = "".join(f"<th>{name}</th>" for name in names)
+    body = "".join(map(_line, results))
+    return f'<h2>All rows</h2><div class="card scroll"><table><tr>{head}</tr>{body}</table></div>'
 
 
 def _line(each: RowResult) -> str:
-    others = "".join(f"<br><small>{escape(k)} {number(v)}</small>" for k, v in each.others.items())
+    beside = {**each.others, **each.peers}
+    others = "".join(f"<br><small>{escape(k)} {number(v)}</small>" for k, v in beside.items())
     verdict = '<td class="ok">ok</td>' if each.ok else '<td class="no">misses</td>'
     cells = (
-        f"{escape(each.row)}<br><small>{escape(each.title)}</small>",
         f"{number(each.value)} {escape(each.unit)}",
         f"{number(each.limit)}<br><small>{escape(each.limit_name)}</small>{others}",
         "-" if each.ratio is None else f"{each.ratio:.2f}",
         f"{each.target:.2f}",
         f"±{50 * each.spread['ratio']:.0f}%" if each.spread else "-",
     )
+    first = f'<td class="left">{escape(each.row)}<br><small>{escape(each.title)}</small></td>'
     broken = '<td class="no">broken</td>'
-    return f"<tr>{''.join(f'<td>{cell}</td>' for cell in cells)}{broken if each.error else verdict}</tr>"
-
-
-def _latencies(results: Sequence[RowResult]) -> str:
-    parts = []
-    for each in results:
-        found = [(name, _histogram(runs)) for name, runs in each.runs.items()]
-        lines = [svg.Curve(name, latency.cdf(text)) for name, text in found if text]
-        if lines:
-            chart = svg.curves(lines, title=f"latency of {each.row}", x_label="latency of one call")
-            parts.append(f"<h2>{escape(each.row)}: calls done within</h2>{chart}")
-    return "".join(parts)
-
-
-def _histogram(runs: Sequence[object]) -> str:
-    encoded = [str(run["histogram"]) for run in runs if isinstance(run, dict) and run["histogram"]]
-    return latency.merged(encoded) if encoded else ""
-
-
-def _cpu(results: Sequence[RowResult]) -> str:
-    items = []
-    for each in results:
-        for name, runs in each.runs.items():
-            costs = [run["cpu_s_per_gb"] for run in runs]
-            known = [sum(cost.values()) for cost in costs if isinstance(cost, dict) and cost]
-            if known:
-                middle = sorted(known)[len(known) // 2]
-                kind = "good" if name == OURS else "plain"
-                items.append(svg.Bar(f"{each.row} {name}", middle, f"{middle:.2f}", kind))
-    if not items:
-        return ""
-    chart = svg.bars(items, title="CPU seconds per GB")
-    return f"<h2>CPU seconds per GB, all our processes together</h2>{chart}"
+    rest = "".join(f"<td>{cell}</td>" for cell in cells)
+    return f"<tr>{first}{rest}{broken if each.error else verdict}</tr>"
 
 
 def _errors(results: Sequence[RowResult]) -> str:

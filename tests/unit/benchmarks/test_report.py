@@ -25,7 +25,8 @@ def test_the_page_needs_nothing_else_and_shows_everything():
         "native",
         "other",
         "&lt;boom&gt; &amp; co",
-        "calls done within",
+        "Latencies",
+        "CPU seconds per GB",
     ):
         assert expected in page
     for drawing in re.findall(r"<svg.*?</svg>", page, re.DOTALL):
@@ -34,7 +35,7 @@ def test_the_page_needs_nothing_else_and_shows_everything():
 
 def test_rows_that_miss_come_first():
     page = html([replace(FULL, row="fine", ok=True), replace(FULL, row="missed", ok=False)])
-    assert page.index("missed") < page.index("fine")
+    assert page.index(">missed<") < page.index(">fine<")
 
 
 def test_no_rows_make_a_page_too():
@@ -42,8 +43,32 @@ def test_no_rows_make_a_page_too():
 
 
 def test_labels_are_escaped():
-    drawing = svg.bars([svg.Bar("<a>&", 1.0, "<b>", mark=0.5, low=0.9, high=1.1)], title="<t>")
-    ElementTree.fromstring(drawing)
+    bars = svg.bars([svg.Bar("<a>&", 1.0, "<b>", "ours", low=0.9, high=1.1)], title="<t>")
+    around = svg.ratios([svg.Ratio("<a>&", 0.5, 0.9, "<b>", 0.4, 0.6)], title="<t>")
+    lines = svg.curves([svg.Curve("<a>&", [(1, 2), (2, 0)])], title="<t>", axes=("<x>", "<y>"))
+    for drawing in (bars, around, lines):
+        ElementTree.fromstring(drawing)
+
+
+def test_curves_of_a_run_are_drawn_with_their_axes():
+    run = run_record(Measured(1.0, curves={"c = 50%": [(1, 0.0), (2, 0.5)]}))
+    page = html([replace(FULL, runs={"hotshard": [run]}, axes=["epoch", "hit ratio"])])
+    for expected in ("c = 50%", ">epoch<", ">hit ratio<", "<polyline"):
+        assert expected in page
+
+
+def test_nothing_to_draw_draws_nothing():
+    assert svg.ratios([], title="t") == ""
+    assert svg.percentiles([], title="t") == ""
+    assert svg.curves([svg.Curve("a", [])], title="t", axes=("", "")) == ""
+
+
+def test_a_target_stands_where_its_value_would():
+    """The axis is the same for both: what reaches its target exactly is drawn on the tick."""
+    drawing = svg.ratios([svg.Ratio("a", 0.8, 0.8, "t", 0.8, 0.8)], title="t")
+    (tick,) = re.findall(r'class="mark" x1="([\d.]+)"', drawing)
+    (dot,) = re.findall(r'cx="([\d.]+)"', drawing)
+    assert tick == dot
 
 
 def test_durations():

@@ -1,5 +1,6 @@
 """The mount over a real cache server and a real S3 server."""
 
+import contextlib
 import errno
 import hashlib
 import os
@@ -138,6 +139,23 @@ def test_a_file_that_changes_at_the_origin_while_it_is_open(bucket, s3_mount, no
             break
         assert head == b"a" * 10
     assert digest(mounted / "big") == hashlib.sha256(new).hexdigest()
+
+
+def test_without_opens_a_replaced_file_is_stale_once_and_then_the_new_one(bucket, s3_mount, node):
+    put(bucket, "small", b"old" * 1000)
+    mounted = s3_mount(mode="no_open", ttl_s=600)
+    assert os.stat(mounted / "small").st_size == 3000
+    put(bucket, "small", b"newer" * 1000)
+    with pytest.raises(OSError) as caught:
+        (mounted / "small").read_bytes()
+    assert caught.value.errno == errno.ESTALE
+    give_up = time.monotonic() + 10
+    while True:  # the name is asked for again, long before its time is over
+        with contextlib.suppress(OSError):
+            if (mounted / "small").read_bytes() == b"newer" * 1000:
+                break
+        assert time.monotonic() < give_up
+    assert os.stat(mounted / "small").st_size == 5000
 
 
 def test_the_cache_server_is_killed_and_comes_back(bucket, s3_mount, node):

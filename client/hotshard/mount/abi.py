@@ -34,11 +34,15 @@ DIRENT = Struct("<QQII")  # ino off namelen type
 ENTRY_DIRENT = Struct("<QQQQII6Q10IQQII")  # an entry of READDIRPLUS, before its name
 FORGET_ONE = Struct("<QQ")  # nodeid nlookup
 BACKING_MAP = Struct("<iIQ")  # fd flags padding
+NOTIFY_INVAL_ENTRY_OUT = Struct(
+    "<QII"
+)  # directory, bytes of the name, flags; the name and a NUL follow
 
 IOC_CLONE = 0x8004E500  # FUSE_DEV_IOC_CLONE
 IOC_BACKING_OPEN = 0x4010E501
 IOC_BACKING_CLOSE = 0x4004E502
 
+NOTIFY_INVAL_ENTRY = 3
 NOTIFY_RESEND = 7
 
 

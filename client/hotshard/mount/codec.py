@@ -274,6 +274,12 @@ def notify_resend_bytes() -> bytes:
     return _pack_out(OUT_HEADER_BYTES, abi.NOTIFY_RESEND, 0)
 
 
+def notify_forget_name_bytes(directory: int, name: bytes) -> bytes:
+    """Tells the kernel to ask for a name again before it believes what it knows of it."""
+    body = abi.NOTIFY_INVAL_ENTRY_OUT.pack(directory, len(name), 0) + name + b"\0"
+    return _pack_out(OUT_HEADER_BYTES + len(body), abi.NOTIFY_INVAL_ENTRY, 0) + body
+
+
 class Attr(NamedTuple):
     """What stat(2) shows of a file."""
 

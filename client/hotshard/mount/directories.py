@@ -24,6 +24,7 @@ from hotshard.mount.state import Arena
 
 log = logging.getLogger(__name__)
 
+SUSPECT_MAX = 10_000
 LIST_WAIT_S = 0.5  # for a lookup: most directories are listed in less
 
 Found = tuple[Listing, int]
@@ -142,10 +143,15 @@ class Directories:
                 return listing
         raise flight.error or InternalError(f"the listing of {path!r} was dropped")
 
-    def doubt(self, directory: int, name: bytes) -> None:
-        """What is known of a name proved wrong: ask before it is believed again. Locked."""
-        if len(self._suspect) < 10_000:
-            self._suspect.add((directory, name))
+    def doubt(self, directory: int, name: bytes) -> bool:
+        """What is known of a name proved wrong: ask before it is believed again. Locked.
+
+        False: there is doubt already, or too much of it to note.
+        """
+        if (directory, name) in self._suspect or len(self._suspect) >= SUSPECT_MAX:
+            return False
+        self._suspect.add((directory, name))
+        return True
 
     def drop(self, node: int) -> None:
         """The kernel has forgotten a directory. Locked."""

@@ -7,6 +7,7 @@ it: it cannot become wrong. While any handle of an inode is open, further opens 
 further system call.
 """
 
+import contextlib
 import errno
 import logging
 import os
@@ -19,6 +20,7 @@ from hotshard.mount.codec import Request
 from hotshard.mount.contents import Content
 from hotshard.mount.handles import Mode, TooManyOpen
 from hotshard.mount.parts import Parts
+from hotshard.mount.pool import Pool
 from hotshard.mount.session import Agreement
 
 log = logging.getLogger(__name__)
@@ -39,6 +41,9 @@ class Files:
         self._timeout_s = options.request_timeout_s
         self.passthrough = agreement.passthrough and options.mode == "passthrough"
         """Whether opens may be passed through; turned off when the kernel refuses the first."""
+        self._notices = Pool(
+            1
+        )  # a notice waits for whoever uses the directory, so nobody waits for it
         parts.contents.dropped = self._let_go
         for node in parts.handles.kept():  # by a reader that died, whose contents died with it
             self._let_go(node)
@@ -169,8 +174,14 @@ class Files:
         """This version is gone: the next lookup of its name asks, whatever the listing says."""
         with self._lock:
             place = self._parts.inodes.place(node)
-            if place is not None:
-                self._parts.directories.doubt(*place)
+            if place is None or not self._parts.directories.doubt(*place):
+                return
+        if self._no_open:  # no open will ask, so the kernel must
+            self._notices.submit(lambda: self._notify(codec.notify_forget_name_bytes(*place)))
+
+    def _notify(self, notice: bytes) -> None:
+        with contextlib.suppress(OSError):  # the kernel does not know the name any more
+            os.write(self._fd, notice)
 
 
 def _leased(content: Content | None) -> bool:

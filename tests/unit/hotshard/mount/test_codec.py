@@ -220,6 +220,11 @@ def test_replies_and_errors():
     )
     assert codec.error_bytes(9, 5) == bytes.fromhex("10000000 fbffffff 0900000000000000")
     assert codec.notify_resend_bytes() == bytes.fromhex("10000000 07000000 0000000000000000")
+    assert codec.notify_forget_name_bytes(5, b"ab") == bytes.fromhex(
+        "23000000 03000000 0000000000000000"  # length, code, unique 0: nobody asked
+        "0500000000000000 02000000 00000000"  # directory, bytes of the name, flags
+        "616200"
+    )
 
 
 def test_extended_attributes_fit_or_do_not():

@@ -23,7 +23,7 @@ MESSAGE_BYTES_MAX = 192 << 10  # a packet must fit the socket buffer (net.core.w
 OPENS_MAX = 128  # per OpenMany: 128 descriptors of the 253 the kernel passes at once
 STATS_MAX = 100
 URIS_MAX = 100
-LIST_PAGE_MAX = 80  # 1 KiB keys still fit a packet
+LIST_PAGE_MAX = 1000  # names in one reply, as many as one LIST of S3 gives; fewer if they are long
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,15 +105,18 @@ class LocalCalls:
     async def list_page(self, request: pb.LocalRequest, _: list[OpenFile]) -> pb.LocalReply:
         """One page of a listing."""
         ask = request.list
-        page = await self.cache.list_page(
-            ask.prefix,
-            recursive=ask.recursive,
-            token=ask.page_token,
-            page_size=min(ask.page_size or LIST_PAGE_MAX, LIST_PAGE_MAX),
-        )
+        size = min(ask.page_size or LIST_PAGE_MAX, LIST_PAGE_MAX)
+        while True:
+            page = await self.cache.list_page(
+                ask.prefix, recursive=ask.recursive, token=ask.page_token, page_size=size
+            )
+            reply = pb.LocalReply(list=page_to_pb(page))
+            if reply.ByteSize() <= MESSAGE_BYTES_MAX or size == 1:
+                break
+            size = max(1, size // 2)  # long names; the origin's page is in memory by now
         entries = len(page.objects) + len(page.common_prefixes)
         self.metrics.reads.listed(ask.prefix, entries, begins=not ask.page_token)
-        return pb.LocalReply(list=page_to_pb(page))
+        return reply
 
     async def prefetch(self, request: pb.LocalRequest, _: list[OpenFile]) -> pb.LocalReply:
         """Start a warm-up."""

@@ -12,7 +12,6 @@ import urllib.request
 from collections.abc import AsyncIterator, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -31,9 +30,9 @@ from botocore.exceptions import (
     ReadTimeoutError,
 )
 from botocore.httpsession import get_cert_path
-from botocore.utils import parse_timestamp
 
 from cache_server.origins.s3_connection import Endpoint, Timeouts
+from cache_server.origins.s3_listing import take_over
 from cache_server.origins.s3_replies import Refusal, Subject, Transient, failure
 from cache_server.origins.sigv4 import Keys, Signer
 from hotshard.core.errors import (
@@ -118,9 +117,6 @@ class S3Client:
         )
         try:
             self._session = AioSession(profile=options.profile)
-            # botocore's own takes 0.1 s for the timestamps of one LIST page, on the event loop.
-            parsers = self._session.get_component("response_parser_factory")
-            parsers.set_parser_defaults(timestamp_parser=_moment)
             self._client = await self._exits.enter_async_context(
                 self._session.create_client(
                     "s3",
@@ -133,6 +129,7 @@ class S3Client:
         except (BotoCoreError, ValueError) as error:
             raise ConfigError([f"origin {options.prefix}: {error}"]) from error
         self._client.meta.events.register_first("before-send.s3.HeadObject", _catch)
+        self._client.meta.events.register("before-parse.s3.ListObjectsV2", _list)
 
     async def close(self) -> None:
         """Close the connections; idempotent."""
@@ -198,13 +195,10 @@ class S3Client:
         return ssl.create_default_context(cafile=bundle)
 
 
-def _moment(value: Any) -> datetime:
-    """A timestamp of an answer, which is nearly always in the ISO form."""
-    try:
-        return datetime.fromisoformat(value)
-    except (TypeError, ValueError):
-        moment: datetime = parse_timestamp(value)
-        return moment
+def _list(
+    response_dict: dict[str, Any], customized_response_dict: dict[str, Any], **_: Any
+) -> None:
+    take_over(response_dict, customized_response_dict)
 
 
 def timeouts_of(options: S3Options) -> Timeouts:

@@ -7,8 +7,8 @@ from functools import partial
 from cache_server.config import Amount, OriginConfig, ServerConfig
 from cache_server.core.dataset_policy import DatasetPolicy
 from cache_server.metrics import Limit, Metrics
-from cache_server.origins.posix import PosixOptions, PosixOrigin
-from cache_server.origins.s3 import S3Options, S3Origin
+from cache_server.origins.configured import origin_of
+from cache_server.origins.s3 import S3Origin
 from cache_server.origins.table import Mounted
 from cache_server.status import dataset_namer
 from cache_server.store.options import CacheDir, Space, StoreEvents, StoreOptions
@@ -40,26 +40,7 @@ async def open_origin(
     origin: OriginConfig, config: ServerConfig, metrics: Metrics, stack: AsyncExitStack
 ) -> Mounted:
     """Start one origin; the stack closes it."""
-    on_request = partial(metrics.origin_request, origin.prefix)
-    fetch = config.fetch
-    opened: S3Origin | PosixOrigin
-    if origin.prefix.startswith("s3://"):
-        s3 = S3Options(
-            prefix=origin.prefix,
-            endpoint_url=origin.endpoint_url,
-            region=origin.region,
-            profile=origin.profile,
-            anonymous=origin.anonymous,
-            addressing=origin.addressing,
-            requester_pays=origin.requester_pays,
-            concurrency=fetch.concurrency,
-            attempts=fetch.attempts,
-            connect_timeout_s=fetch.connect_timeout_s,
-            read_timeout_s=fetch.read_timeout_s,
-        )
-        opened = S3Origin(s3, on_request)
-    else:
-        opened = PosixOrigin(PosixOptions(origin.prefix, fetch.concurrency), on_request)
+    opened = origin_of(origin, config.fetch, partial(metrics.origin_request, origin.prefix))
     await opened.start()
     stack.push_async_callback(opened.close)
     return Mounted(opened, origin.metadata_ttl_s, origin.immutable, origin.strict)

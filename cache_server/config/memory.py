@@ -24,8 +24,7 @@ def auto_memory_bytes(limits: Iterable[str], meminfo: str) -> int:
         limits: contents of memory.max (v2) or memory.limit_in_bytes (v1) of our group and its parents.
         meminfo: contents of /proc/meminfo; may be empty.
     """
-    found = [int(text) for text in limits if re.fullmatch(r"\d+\s*", text, re.ASCII)]
-    limit = min((size for size in found if size < _UNLIMITED_BYTES), default=None)
+    limit = memory_limit_bytes(limits)
     total = re.search(r"^MemTotal:\s+(\d+) kB$", meminfo, re.MULTILINE | re.ASCII)
     wanted = BUDGET_BYTES_MIN
     if limit is not None:
@@ -52,6 +51,17 @@ def limit_files(proc_self_cgroup: str) -> Iterator[str]:
         parts = [part for part in group.split("/") if part not in {"", ".."}]
         for depth in range(len(parts), -1, -1):
             yield "/".join([root, *parts[:depth], name])
+
+
+def memory_limit_bytes(limits: Iterable[str]) -> int | None:
+    """The lowest limit that binds us; None: there is none."""
+    found = [int(text) for text in limits if re.fullmatch(r"\d+\s*", text, re.ASCII)]
+    return min((size for size in found if size < _UNLIMITED_BYTES), default=None)
+
+
+def read_memory_limit_bytes() -> int | None:
+    """That of this process, on this machine. Reads files: not for the event loop."""
+    return memory_limit_bytes(_read(path) for path in limit_files(_read("/proc/self/cgroup")))
 
 
 def read_auto_memory_bytes() -> int:

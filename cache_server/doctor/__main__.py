@@ -8,7 +8,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from cache_server.cluster.wiring import grpc_credentials
+from cache_server.cluster.channels import read_credentials
 from cache_server.config import ServerConfig, load
 from cache_server.doctor import disks, limits, members, origins
 from hotshard.core.errors import ConfigError
@@ -43,7 +43,7 @@ async def _checks(config: ServerConfig) -> list[Finding]:
     found += await asyncio.to_thread(disks.check, config)
     found += await origins.check(config)
     try:
-        credentials = await asyncio.to_thread(grpc_credentials, config.grpc.tls)
+        credentials = await asyncio.to_thread(read_credentials, config.grpc.tls)
     except OSError as error:
         remedy = "correct grpc.tls; is the secret mounted?"
         found.append(fail("certificates", f"{error.filename}: {error.strerror}", remedy))

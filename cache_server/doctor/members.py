@@ -7,6 +7,7 @@ from typing import Any
 
 import grpc
 
+from cache_server.cluster.channels import Credentials, open_channel
 from cache_server.config import ServerConfig
 from hotshard.core.findings import Finding, fail, ok, skipped, warn
 from hotshard.v1 import cache_pb2 as pb
@@ -17,7 +18,7 @@ SLOW_S = 0.05
 MEMBERS_MAX = 64
 
 
-async def check(config: ServerConfig, credentials: grpc.ChannelCredentials | None) -> list[Finding]:
+async def check(config: ServerConfig, credentials: Credentials | None) -> list[Finding]:
     """All members that are known."""
     if config.cluster.provider == "none":
         return [ok("members", "this node is on its own (cluster.provider: none)")]
@@ -41,15 +42,9 @@ async def check(config: ServerConfig, credentials: grpc.ChannelCredentials | Non
     return [finding for task in tasks for finding in task.result()]
 
 
-async def _members(
-    address: str, credentials: grpc.ChannelCredentials | None
-) -> pb.MembersReply | None:
+async def _members(address: str, credentials: Credentials | None) -> pb.MembersReply | None:
     options = (("grpc.use_local_subchannel_pool", 1),)
-    if credentials is None:
-        channel = grpc.aio.insecure_channel(address, options)
-    else:
-        channel = grpc.aio.secure_channel(address, credentials, options)
-    async with channel:
+    async with open_channel(address, credentials, options) as channel:
         stub: Any = cache_pb2_grpc.CacheStub(channel)
         try:
             reply: pb.MembersReply = await stub.Members(pb.MembersRequest(), timeout=CONNECT_S)

@@ -65,8 +65,9 @@ def slice_of(name: str, endpoints: Sequence[dict[str, Any]], port: int = 7070) -
 class KubeApi:
     """The server, and the pod's directory of the ServiceAccount."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, service: str = SERVICE) -> None:
         self.account = directory
+        self._service = service
         self.lists = 0
         self.watches = 0
         self.page_slices = 500
@@ -155,7 +156,7 @@ class KubeApi:
     async def _get(self, request: web.Request) -> web.StreamResponse:
         if request.headers.get("Authorization") != f"Bearer {self._token}":
             return web.json_response(_status(401, "Unauthorized"), status=401)
-        if request.query.get("labelSelector") != f"kubernetes.io/service-name={SERVICE}":
+        if request.query.get("labelSelector") != f"kubernetes.io/service-name={self._service}":
             return web.json_response(_status(400, "BadRequest"), status=400)
         if request.query.get("watch"):
             return await self._watch(request)

@@ -76,7 +76,7 @@ eks.amazonaws.com/skip-containers: prepare
 {{- end }}
 {{- end -}}
 
-{{/* The server's container, from {root, resources, mounts}. */}}
+{{/* The server's container, from {root, resources, mounts, seLinuxOptions}. */}}
 {{- define "hotshard.serverContainer" -}}
 {{- $values := .root.Values -}}
 name: server
@@ -120,7 +120,10 @@ resources:
 securityContext:
   runAsUser: {{ $values.server.runAsUser | int64 }}
   runAsGroup: {{ $values.server.runAsUser | int64 }}
-  runAsNonRoot: {{ ne (int $values.server.runAsUser) 0 }}
+  runAsNonRoot: {{ ne (int64 $values.server.runAsUser) 0 }}
+  {{- with .seLinuxOptions }}
+  seLinuxOptions: {{- toYaml . | nindent 4 }}
+  {{- end }}
   {{- include "hotshard.restricted" . | nindent 2 }}
 volumeMounts:
   - {name: config, mountPath: /etc/hotshard, readOnly: true}

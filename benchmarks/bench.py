@@ -81,6 +81,8 @@ class Row:
     """What makes it fail; each is tried by the tests."""
     axes: tuple[str, str] = ("", "")
     """What the curves of its runs are drawn over (x) and show (y)."""
+    quick: bool = True
+    """Whether it is one of the rows of `run quick`."""
     budget_s: float = 45.0
     """Wall clock it may take at full scale, setting up included."""
 

@@ -5,7 +5,9 @@ from collections.abc import Sequence
 from benchmarks.bench import Row
 from benchmarks.results import BenchError
 from benchmarks.rows import (
+    cluster_nodes,
     harness,
+    load,
     local_readers,
     local_reads,
     local_small,
@@ -24,6 +26,7 @@ CATALOGUE: tuple[Row, ...] = (
     *local_reads.ROWS,
     *local_small.ROWS,
     *local_readers.ROWS,
+    *load.ROWS,
     *mount.ROWS,
     *mount_peers.ROWS,
     *peers.ROWS,
@@ -31,28 +34,30 @@ CATALOGUE: tuple[Row, ...] = (
     *training.ROWS,
     *scale.ROWS,
     *peer.ROWS,
+    *cluster_nodes.ROWS,
     *scale_placement.ROWS,
 )
-
-EVERYTHING = ("all", "quick")
 
 
 def select(names: Sequence[str]) -> list[Row]:
     """The rows that names ask for, in table order.
 
-    A name is a row, the beginning of some rows' names up to a "." or "_" (a suite), or "all".
+    A name is a row, the beginning of some rows' names up to a "." or "_" (a suite), "all", or "quick":
+    those rows that show in little time that the harness works.
 
     Raises:
         BenchError: a name asks for nothing.
     """
     chosen: set[str] = set()
     for name in names:
-        found = {row.name for row in CATALOGUE if name in EVERYTHING or _belongs(row.name, name)}
+        found = {row.name for row in CATALOGUE if _belongs(row, name)}
         if not found:
             raise BenchError(f"no row or suite {name!r}; see: python -m benchmarks list")
         chosen |= found
     return [row for row in CATALOGUE if row.name in chosen]
 
 
-def _belongs(row: str, name: str) -> bool:
-    return row == name or row.startswith((f"{name}.", f"{name}_"))
+def _belongs(row: Row, name: str) -> bool:
+    if name == "quick":
+        return row.quick
+    return name in {"all", row.name} or row.name.startswith((f"{name}.", f"{name}_"))

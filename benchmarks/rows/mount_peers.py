@@ -149,6 +149,7 @@ ROWS = (
             2.0,
             _open_small,
             rounds=7,
+            quick=False,
         ),
         Row(
             "mount_peers.seq_1m",
@@ -157,6 +158,7 @@ ROWS = (
             1.0,
             partial(_open_reads, read_bytes=_MIB),
             rounds=7,
+            quick=False,
         ),
         Row(
             "mount_peers.rand_4k",
@@ -165,6 +167,7 @@ ROWS = (
             1.0,
             partial(_open_reads, read_bytes=_PAGE),
             rounds=7,
+            quick=False,
         ),
         Row(
             "mount_peers.seq_1m_daemon",
@@ -173,6 +176,7 @@ ROWS = (
             2.0,
             partial(_open_reads, read_bytes=_MIB, daemon=True),
             rounds=7,
+            quick=False,
         ),
         Row(
             "mount_peers.rand_4k_daemon",
@@ -181,6 +185,7 @@ ROWS = (
             2.0,
             partial(_open_reads, read_bytes=_PAGE, daemon=True),
             rounds=7,
+            quick=False,
         ),
         Row(
             "mount_peers.walk",
@@ -189,6 +194,7 @@ ROWS = (
             1.0,
             _open_walk,
             rounds=7,
+            quick=False,
             sabotages=(Sabotage.SLOW,),
         ),
     )

@@ -163,6 +163,7 @@ ROWS = (
         "GB/s",
         2.0,
         _large_objects,
+        quick=False,
         budget_s=60.0,
     ),
 )

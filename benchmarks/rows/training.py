@@ -180,6 +180,7 @@ ROWS = (
             "% AU",
             0.95,
             partial(_open_hot, job=job),
+            quick=job.model is COSMOFLOW,
             budget_s=60.0,
         )
         for job in JOBS
@@ -192,6 +193,7 @@ ROWS = (
             0.8,
             partial(_open_first, job=job),
             warm_up=False,
+            quick=False,
             budget_s=60.0,
         )
         for job in JOBS

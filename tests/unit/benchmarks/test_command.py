@@ -26,6 +26,7 @@ def test_names_are_unique_and_suites_select_their_rows():
     assert len(set(names)) == len(names)
     assert select(["all"]) == list(CATALOGUE)
     assert {row.name for row in select(["harness"])} == {"harness.self"}
+    assert {row.name for row in select(["quick"])} == {r.name for r in CATALOGUE if r.quick}
     with pytest.raises(BenchError, match="no row"):
         select(["har"])
 

@@ -14,8 +14,9 @@ from benchmarks.stats import ratio
 
 # These take minutes even in their smallest size, or need other projects' programs: at full scale only.
 LONG = (
-    "mount_peers.", "peer.", "peers.large", "cluster.nodes", "cluster.loss", "load.restore", "scale.placement",
-    "training.unet3d", "training.retinanet", "training.resnet50", "training.cosmoflow_first",
+    "mount_peers.", "peer.", "peers.large", "cluster.nodes", "cluster.loss", "load.restore",
+    "scale.placement", "training.unet3d", "training.retinanet", "training.resnet50",
+    "training.cosmoflow_first",
 )  # fmt: skip
 FULL = float(os.environ.get("HOTSHARD_TEST_SCALE", "0")) >= 1
 ROWS = [row for row in CATALOGUE if FULL or not row.name.startswith(LONG)]

@@ -71,6 +71,10 @@ class KubeApi:
         self.lists = 0
         self.watches = 0
         self.page_slices = 500
+        self.forget_pages = 0
+        """So many lists lose their place between two pages, as they do when it takes too long."""
+        self.cut_events = 0
+        """So many events break off in the middle, and the connection with them."""
         self._token = ""
         self._slices: dict[str, dict[str, Any]] = {}
         self._events: list[tuple[int, dict[str, Any]]] = []
@@ -164,6 +168,9 @@ class KubeApi:
 
     def _list(self, request: web.Request) -> web.Response:
         self.lists += 1
+        if request.query.get("continue") and self.forget_pages:
+            self.forget_pages -= 1
+            return web.json_response(_status(410, "Expired"), status=410)
         start = int(request.query.get("continue") or 0)
         limit = min(int(request.query.get("limit") or 500), self.page_slices)
         names = sorted(self._slices)
@@ -193,8 +200,15 @@ class KubeApi:
                     news = self._news
                     for number, event in list(self._events):
                         if number > version:
+                            line = json.dumps(event).encode() + b"\n"
+                            if self.cut_events:
+                                self.cut_events -= 1
+                                await response.write(line[: len(line) // 2])
+                                assert request.transport is not None
+                                request.transport.close()
+                                return response
                             version = number
-                            await response.write(json.dumps(event).encode() + b"\n")
+                            await response.write(line)
                     await news.wait()
         except TimeoutError:
             return response

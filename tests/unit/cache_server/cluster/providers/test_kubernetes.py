@@ -98,6 +98,15 @@ async def test_a_broken_stream_goes_on_where_it_was(api, follower):
     assert api.lists == 1
 
 
+async def test_half_an_event_is_asked_for_again(api, follower):
+    before = api.watches
+    api.cut_events = 2
+    api.put(slice_of("b", [endpoint("10.0.0.3")]))
+    await follower.sees(ip10_0_0_1=True, ip10_0_0_2=True, ip10_0_0_3=True)
+    assert api.watches == before + 2
+    assert api.lists == 1
+
+
 async def test_bookmarks_save_a_new_list(api, follower):
     before = api.watches
     api.bookmark()
@@ -158,6 +167,19 @@ async def test_lists_come_in_pages(api):
         task = group.create_task(follower.run())
         await follower.sees(**{f"ip10_0_0_{i}": True for i in range(5)})
         assert api.lists == 3
+        task.cancel()
+
+
+async def test_a_list_that_is_forgotten_between_two_pages_begins_again(api):
+    api.page_slices = 2
+    api.forget_pages = 2
+    for i in range(5):
+        api.put(slice_of(f"s{i}", [endpoint(f"10.0.0.{i}")]))
+    async with asyncio.TaskGroup() as group:
+        follower = Follower(api)
+        task = group.create_task(follower.run())
+        await follower.sees(**{f"ip10_0_0_{i}": True for i in range(5)})
+        assert api.forget_pages == 0
         task.cancel()
 
 

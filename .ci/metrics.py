@@ -16,6 +16,7 @@ from prometheus_client import CollectorRegistry
 from cache_server.metrics import Metrics
 from cache_server.metrics.members import MemberMetrics
 from cache_server.metrics.peers import PeerMetrics
+from hotshard.csi import figures
 from hotshard.mount.metrics import ABOUT, kind_of
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -88,6 +89,14 @@ def mount_metrics() -> list[Described]:
     ]
 
 
+def driver_metrics() -> list[Described]:
+    """All metrics of the CSI driver itself."""
+    return [
+        Described(name, figures.kind_of(name), about.labels, about.text)
+        for name, about in sorted(figures.ABOUT.items())
+    ]
+
+
 def page() -> str:
     """The whole document."""
     lines = [INTRODUCTION, "## Of the server", ""]
@@ -100,6 +109,14 @@ def page() -> str:
         "",
     ]
     lines += _table(mount_metrics())
+    lines += [
+        "",
+        "## Of the CSI driver",
+        "",
+        "At `/metrics` of `--admin-listen` ([CSI.md](CSI.md)), with those of its mounts added up.",
+        "",
+    ]
+    lines += _table(driver_metrics())
     return "\n".join(lines) + "\n"
 
 

@@ -11,6 +11,7 @@ import pytest
 
 import hotshard
 from hotshard.cli.cache_process import free_ports
+from hotshard.csi import figures
 from hotshard.csi.keeper_line import KeeperLine
 from hotshard.v1 import csi_pb2
 from support.kubernetes_node import KubernetesNode, until
@@ -219,7 +220,10 @@ def test_health_and_metrics(node, data):
     node.publish("v", target, attributes={"origin": data.origin})
     node.register()
     until(lambda: "hotshard_csi_mounts_silent 0" in page("/metrics"), "the reader")
+    with open(f"{target}/f3", "rb") as file:
+        assert file.read() == data.bodies["f3"]
     samples = page("/metrics").splitlines()
+    until(lambda: "hotshard_mount_opens_total{mode=" in page("/metrics"), "metrics of the mount")
     for sample in (
         'hotshard_csi_volumes{kind="mount"} 1',
         'hotshard_csi_volumes{kind="socket"} 0',
@@ -229,3 +233,5 @@ def test_health_and_metrics(node, data):
         'hotshard_csi_calls_total{method="NodePublishVolume",code="OK"} 1',
     ):
         assert sample in samples
+    names = {line.split(" ")[2] for line in samples if line.startswith("# TYPE hotshard_csi_")}
+    assert names == set(figures.ABOUT)

@@ -67,7 +67,8 @@ def run(options: DriverOptions) -> None:
         OSError: kubelet's directories are not there, or not writable.
     """
     logs.set_up("hotshard-csi")
-    os.makedirs(options.mounts_dir, mode=0o700, exist_ok=True)
+    for directory in (options.mounts_dir, options.metrics_dir):
+        os.makedirs(directory, mode=0o700, exist_ok=True)
     code = Driver(options).run()
     logging.shutdown()
     # Not by sys.exit: gRPC's threads may be inside a call.

@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import grpc
 
+from hotshard.csi import figures
 from hotshard.csi.options import DriverOptions
 from hotshard.csi.registration import Registration, listen
 from hotshard.csi.service import Calls, Identity, Node
@@ -54,19 +55,10 @@ class Front:
     def metrics(self) -> str:
         """Prometheus text."""
         values = self._volumes.counts()
-        values["hotshard_csi_registered"] = float(self._registration.registered.is_set())
+        values["hotshard_csi_registered",] = float(self._registration.registered.is_set())
         for (method, code), count in sorted(self._calls.counts.items()):
-            values[f'hotshard_csi_calls_total{{method="{method}",code="{code}"}}'] = count
-        lines = []
-        seen = set()
-        for sample, value in values.items():
-            name = sample.partition("{")[0]
-            if name not in seen:
-                seen.add(name)
-                kind = "counter" if name.endswith("_total") else "gauge"
-                lines += [f"# HELP {name} {HELP[name]}", f"# TYPE {name} {kind}"]
-            lines.append(f"{sample} {value:g}")
-        return "\n".join(lines) + "\n"
+            values["hotshard_csi_calls_total", "method", method, "code", code] = count
+        return figures.render(values, self._volumes.mount_metrics())
 
     @staticmethod
     def _server(threads: int) -> grpc.Server:
@@ -104,15 +96,3 @@ class Front:
             f"HTTP/1.0 {status}\r\nContent-Type: text/plain; version=0.0.4\r\n"
             f"Content-Length: {len(body)}\r\n\r\n{body}"
         ).encode()
-
-
-HELP = {
-    "hotshard_csi_volumes": "Volumes published on this node.",
-    "hotshard_csi_mounts": "File systems this driver serves; volumes with equal options share one.",
-    "hotshard_csi_mounts_silent": "Those whose reader does not answer now.",
-    "hotshard_csi_mounts_healed_total": "File systems that had died and were mounted anew.",
-    "hotshard_csi_reader_restarts_total": "Readers started after the first of their file system.",
-    "hotshard_csi_keeper_connected": "1: the node's keeper holds what we mount.",
-    "hotshard_csi_registered": "1: kubelet has registered the driver.",
-    "hotshard_csi_calls_total": "CSI calls, by method and code.",
-}

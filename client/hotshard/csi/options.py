@@ -95,6 +95,11 @@ class DriverOptions:
         return f"{self.plugin_dir}/mounts"
 
     @property
+    def metrics_dir(self) -> str:
+        """Where the readers of the mounts write their metrics."""
+        return f"{self.plugin_dir}/metrics"
+
+    @property
     def ledger(self) -> str:
         """The file that says what is published."""
         return f"{self.plugin_dir}/volumes.json"

@@ -59,8 +59,6 @@ class ServedMounts:
 
     def __init__(self) -> None:
         self._served: dict[str, Served] = {}
-        self.restarts = 0
-        """Readers started after the first, of mounts that are over."""
 
     def __iter__(self) -> Iterator[Served]:
         return iter(list(self._served.values()))
@@ -109,7 +107,6 @@ class ServedMounts:
         """Serve it no longer: readers end at once, descriptors are closed."""
         served = self._served.pop(name, None)
         if served is not None:
-            self.restarts += served.state.restarts
             served.keeper.kill()
             served.keeper.close()
             served.state.map.close()

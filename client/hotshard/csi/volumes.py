@@ -21,6 +21,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from hotshard.csi import mounter
+from hotshard.csi.figures import Sample
 from hotshard.csi.keeper_line import KeeperLine, NoKeeper, Refused
 from hotshard.csi.ledger import Book, Ledger, Mount, Volume
 from hotshard.csi.mounter import MounterError
@@ -112,20 +113,29 @@ class Volumes:
                 raise Rejected("NOT_FOUND", f"volume {volume_id} is not published at {target}")
             return volume, self.served.get(volume.mount)
 
-    def counts(self) -> dict[str, float]:
+    def counts(self) -> dict[Sample, float]:
         """Figures for the metrics."""
         with self._changing() as book:
             sockets = sum(1 for volume in book.volumes.values() if not volume.mount)
-            states = [served.state.restarts for served in self.served]
+            name = "hotshard_csi_volumes"
             return {
-                'hotshard_csi_volumes{kind="mount"}': len(book.volumes) - sockets,
-                'hotshard_csi_volumes{kind="socket"}': sockets,
-                "hotshard_csi_mounts": len(self.served),
-                "hotshard_csi_mounts_silent": sum(1 for served in self.served if served.silent()),
-                "hotshard_csi_mounts_healed_total": self.healed,
-                "hotshard_csi_reader_restarts_total": self.served.restarts + sum(states),
-                "hotshard_csi_keeper_connected": float(self._keeper.connected),
+                (name, "kind", "mount"): len(book.volumes) - sockets,
+                (name, "kind", "socket"): sockets,
+                ("hotshard_csi_mounts",): len(self.served),
+                ("hotshard_csi_mounts_silent",): sum(one.silent() for one in self.served),
+                ("hotshard_csi_mounts_healed_total",): self.healed,
+                ("hotshard_csi_keeper_connected",): float(self._keeper.connected),
             }
+
+    def mount_metrics(self) -> list[str]:
+        """What the readers have written, as Prometheus text each."""
+        texts = []
+        with self._lock:
+            paths = [one.plan.options.metrics_file for one in self.served]
+        for path in paths:
+            with contextlib.suppress(OSError), open(path or os.devnull, encoding="utf-8") as file:
+                texts.append(file.read())
+        return texts
 
     # -- what the driver does by itself ---------------------------------------------------------
 
@@ -268,6 +278,7 @@ class Volumes:
 
     def _mount(self, book: Book, key: str, uri: str, options: MountOptions) -> str:
         name = f"{key[:16]}-{time.time_ns():x}"
+        options = replace(options, metrics_file=self._metrics_file(name))
         draft = self._plan(uri, options, f"{self._options.mounts_dir}/{name}")
         devices, state, plan = mounter.mount(draft)
         book.mounts[name] = Mount(name, key, plan)
@@ -308,8 +319,13 @@ class Volumes:
 
     def _drop(self, name: str) -> None:
         self.served.drop(name)
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(self._metrics_file(name))
         with contextlib.suppress(NoKeeper, Refused):
             self._keeper.drop(name)
+
+    def _metrics_file(self, name: str) -> str:
+        return f"{self._options.metrics_dir}/{name}.prom"
 
     def _put(self, served: Served) -> None:
         try:

@@ -10,6 +10,11 @@ from hotshard.mount.device import FSTYPE, mount_points
 from hotshard.mount.source import DirectorySource, Names, Source
 
 
+def preload() -> None:
+    """Load now what the first call would load: for a reader that has time to."""
+    from hotshard.mount import server_source  # noqa: F401
+
+
 class LateSource:
     """The source a plan names."""
 

@@ -7,7 +7,8 @@ it says "ready" there, and stops when told to. When the keeper dies, the reader 
 on; in a supervised mount it ends, and leaves what it has begun to the reader that comes next.
 
 Order at the start: map the state, wait until no other reader has it, have unanswered requests sent again,
-serve. What takes time to load (protobuf) is loaded by the first request that needs it.
+serve. What takes time to load (protobuf) is loaded by the first request that needs it, unless a predecessor
+serves meanwhile.
 """
 
 import logging
@@ -28,7 +29,7 @@ from hotshard.mount.files import Files
 from hotshard.mount.filesystem import Filesystem
 from hotshard.mount.handles import HandleTable, Mode
 from hotshard.mount.inodes import InodeTable
-from hotshard.mount.late import LateSource
+from hotshard.mount.late import LateSource, preload
 from hotshard.mount.loop import TEND_PERIOD_S, Loop
 from hotshard.mount.parts import Parts
 from hotshard.mount.pool import Pool
@@ -162,6 +163,9 @@ def _wait_for(claim: Claim, control: socket.socket) -> bool:
 
     Usually it is gone already. It may live on for a while in another container, which is being replaced.
     """
+    if claim.take():
+        return True
+    preload()
     while not claim.take():
         if select.select([control], [], [], CLAIM_PERIOD_S)[0]:
             return False
@@ -184,6 +188,8 @@ def main(argv: list[str]) -> int:
         log.error("%s", error)  # noqa: TRY400
         return EXIT_INCOMPATIBLE
     control.send(LOADED)
+    if not select.select([control], [], [], 0)[0]:
+        preload()  # a predecessor serves still
     if control.recv(16) != GO or not _wait_for(Claim(state.fd), control):
         return 0
     reader = Reader(devices, state, Plan.from_json(argv[4]))

@@ -79,7 +79,7 @@ def shared_node(data: Data) -> Iterator[KubernetesNode]:
     node = KubernetesNode(data.socket)
     try:
         node.keeper()
-        node.driver("--admin-listen", "127.0.0.1:0")
+        node.driver()
         yield node
     finally:
         node.close()

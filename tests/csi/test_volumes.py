@@ -5,12 +5,10 @@ import os
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
-from urllib.request import urlopen
 
 import pytest
 
 import hotshard
-from hotshard.cli.cache_process import free_ports
 from hotshard.csi import figures
 from hotshard.csi.keeper_line import KeeperLine
 from hotshard.v1 import csi_pb2
@@ -206,16 +204,11 @@ def test_a_container_that_still_runs_reads_on_after_unpublish(node, data):
 
 
 def test_health_and_metrics(node, data):
-    port = free_ports(1)[0]
     node.keeper()
-    node.driver("--admin-listen", f"127.0.0.1:{port}")
-
-    def page(path: str) -> str:
-        with urlopen(f"http://127.0.0.1:{port}{path}", timeout=10) as answer:
-            return str(answer.read().decode())
-
-    assert page("/healthz") == "ok\n"
-    assert page("/readyz") == "ok\n"
+    node.driver()
+    page = node.page
+    assert page("/healthz") == page("/readyz") == "ok"
+    assert page("/other") == ""
     target = node.target("p")
     node.publish("v", target, attributes={"origin": data.origin})
     node.register()

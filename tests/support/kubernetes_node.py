@@ -20,9 +20,11 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
+from urllib.request import urlopen
 
 import grpc
 
+from hotshard.cli.cache_process import free_ports
 from hotshard.csi.options import DriverOptions
 from hotshard.mount import device
 from hotshard.v1 import csi_pb2, csi_pb2_grpc, pluginregistration_pb2, pluginregistration_pb2_grpc
@@ -97,26 +99,37 @@ class KubernetesNode:
             keeper_socket=f"{self.root}/keep/keeper.sock",
         )
         self.pods: list[Pod] = []
+        self.admin = ""
         self._guard = threading.Timer(LIFETIME_S, self._abort_all)
         self._guard.daemon = True
         self._guard.start()
 
     # -- its pods -------------------------------------------------------------------------------
 
-    def driver(self, *extra: str, ready: bool = True) -> Pod:
-        """Start the driver's pod; wait until it can be called."""
+    def driver(self, *, ready: bool = True) -> Pod:
+        """Start the driver's pod; wait until its readiness probe succeeds."""
         given = self.options
         command = [
             sys.executable, "-m", "hotshard.cli", "csi", "serve", "--node-id", given.node_id,
             "--kubelet-dir", given.kubelet_dir, "--client-socket", given.client_socket,
-            "--keeper-socket", given.keeper_socket, *extra,
+            "--keeper-socket", given.keeper_socket,
         ]  # fmt: skip
         before = _inode(given.registration_socket)
-        pod = Pod(command, self.root / "driver.log")
+        self.admin = f"127.0.0.1:{free_ports(1)[0]}"
+        pod = Pod([*command, "--admin-listen", self.admin], self.root / "driver.log")
         self.pods.append(pod)
         if ready:
             until(lambda: _inode(given.registration_socket) not in {before, 0}, "the driver")
+            until(lambda: self.page("/readyz").endswith("ok"), "the driver to be ready")
         return pod
+
+    def page(self, path: str) -> str:
+        """A page of the admin port of the driver started last; empty: it does not answer well."""
+        try:
+            with urlopen(f"http://{self.admin}{path}", timeout=10) as answer:
+                return str(answer.read().decode()).strip()
+        except OSError:
+            return ""
 
     def keeper(self, orphan_timeout_s: float = 600.0) -> Pod:
         """Start the keeper's pod; wait until it can be called."""

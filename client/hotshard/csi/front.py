@@ -30,7 +30,13 @@ class Front:
         self._volumes = volumes
         self._calls = Calls()
         self._registration = Registration(options)
-        self._ready = threading.Event()
+        self._open = threading.Event()
+        self._settled = False
+
+    def ready(self) -> bool:
+        """Whether this driver can take over: kubelet can call, and what was mounted is served (once)."""
+        self._settled = self._settled or (self._open.is_set() and self._volumes.settled())
+        return self._settled
 
     def open(self) -> None:
         """Listen; the registration last, because kubelet calls at once.
@@ -42,10 +48,10 @@ class Front:
         if options.admin_listen:
             self._listen_admin(options.admin_listen)
         services = self._server(THREADS)
-        csi_pb2_grpc.add_IdentityServicer_to_server(Identity(options, self._ready.is_set), services)
+        csi_pb2_grpc.add_IdentityServicer_to_server(Identity(options, self.ready), services)
         csi_pb2_grpc.add_NodeServicer_to_server(Node(options, self._volumes, self._calls), services)
         listen(services, f"{options.plugin_dir}/.csi-{os.getpid()}.sock", options.csi_socket)
-        self._ready.set()
+        self._open.set()
         registry = self._server(2)
         pluginregistration_pb2_grpc.add_RegistrationServicer_to_server(self._registration, registry)
         listen(registry, options.registration_temporary, options.registration_socket)
@@ -86,7 +92,7 @@ class Front:
         words = request.split(b" ", 2)
         path = words[1].partition(b"?")[0] if len(words) == 3 and words[0] == b"GET" else b""
         status, body = "200 OK", "ok\n"
-        if path == b"/readyz" and not self._ready.is_set():
+        if path == b"/readyz" and not self.ready():
             status, body = "503 Service Unavailable", "starting\n"
         elif path == b"/metrics":
             body = self.metrics()

@@ -156,6 +156,11 @@ class Volumes:
             self._sweep(book)
             log.info("volumes: %d, file systems: %d", len(book.volumes), len(book.mounts))
 
+    def settled(self) -> bool:
+        """Whether each mount is served, or will be at once when another driver's reader has ended."""
+        with self._lock:
+            return all(one.keeper.settled for one in self.served)
+
     def wait(self, wake: int) -> None:
         """Until there is something to tend, somebody writes to `wake`, or a quarter of a second is over."""
         with self._lock:

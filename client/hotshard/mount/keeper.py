@@ -49,6 +49,8 @@ class Child:
         self.started_s = now_s
         self.serving = serving
         """It was told to go on with the state."""
+        self.settled = False
+        """It serves, or has loaded everything and waits for its predecessor to end."""
 
     def send(self, word: bytes) -> None:
         """Tell it something; if it is dead, its pidfd says so."""
@@ -114,6 +116,11 @@ class Keeper:
             if wake in ready:
                 os.read(wake, 4096)
 
+    @property
+    def settled(self) -> bool:
+        """Whether the reader serves, or can at once when its predecessor has ended."""
+        return self._reader is not None and self._reader.settled
+
     def watched(self) -> list[int]:
         """Descriptors that become readable when `tick` has something to do."""
         children = [child for child in (self._reader, self._successor) if child is not None]
@@ -170,7 +177,10 @@ class Keeper:
             if not self._state.ended and not self._leaving:
                 self._mourn(reader, now_s)
             return
-        if reader.read() == b"ready":
+        word = reader.read()
+        if word in {b"ready", b"standby"}:
+            reader.settled = True
+        if word == b"ready":
             self._announce()
         beat_s = self._state.heartbeat_ns / 1e9
         self._well_s = max(self._well_s, beat_s)

@@ -44,6 +44,7 @@ LISTING_THREADS = 8
 CLAIM_PERIOD_S = 0.005
 LOADED = b"loaded"
 READY = b"ready"
+STANDBY = b"standby"
 STOP = b"stop"
 GO = b"go"
 
@@ -166,6 +167,7 @@ def _wait_for(claim: Claim, control: socket.socket) -> bool:
     if claim.take():
         return True
     preload()
+    control.send(STANDBY)
     while not claim.take():
         if select.select([control], [], [], CLAIM_PERIOD_S)[0]:
             return False

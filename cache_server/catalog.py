@@ -16,6 +16,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
 from cache_server.flight import Flights, Spawn
+from cache_server.known import KnownSizes
 from cache_server.origins.origin import ListPage
 from cache_server.origins.table import IMMUTABLE_LEASE_S, Mounted, OriginTable
 from hotshard.core.errors import HotshardError, InvalidRequest, NotFound, OriginUnavailable
@@ -57,12 +58,16 @@ class Catalog:
         clock: Callable[[], float],
         recall: Callable[[str], Awaitable[ObjectInfo | None]],
         entries_max: int,
+        dataset_of: Callable[[str], str] = lambda _uri: "",
     ) -> None:
         self._table = table
         self._clock = clock
         self._recall = recall
         self._entries_max = entries_max
         self._entries: OrderedDict[str, _Entry] = OrderedDict()
+        self._sizes = KnownSizes(dataset_of)
+        self.known_bytes = self._sizes.bytes
+        """Dataset -> how large it is, as far as is known."""
         self._pages: OrderedDict[_PageKey, _Page] = OrderedDict()
         self._paged_entries = 0
         # A question that another member has passed on never waits for one that we have passed on: the
@@ -182,10 +187,10 @@ class Catalog:
         for key in pages:
             self._drop_page(key)
         if not uri.endswith("/"):
-            return 1 if self._entries.pop(uri, None) else 0
+            return int(self._drop(uri))
         below = [known for known in self._entries if known.startswith(uri)]
         for known in below:
-            del self._entries[known]
+            self._drop(known)
         return len(below)
 
     async def _ask(self, mounted: Mounted, uri: str, *, forwarded: bool) -> ObjectInfo:
@@ -236,10 +241,21 @@ class Catalog:
 
     def _learn(self, uri: str, info: ObjectInfo | None, holds_s: float) -> None:
         now_s = self._clock()
+        before, size = self._entries.get(uri), 0 if info is None else info.size
+        if before is not None and before.info is not None:
+            size -= before.info.size
+        if size:
+            self._sizes.add(uri, size)
         self._entries[uri] = _Entry(info, now_s, now_s + holds_s)
         self._entries.move_to_end(uri)
         while len(self._entries) > self._entries_max:
-            self._entries.popitem(last=False)
+            self._drop(next(iter(self._entries)))
+
+    def _drop(self, uri: str) -> bool:
+        dropped = self._entries.pop(uri, None)
+        if dropped is not None and dropped.info is not None and dropped.info.size:
+            self._sizes.add(uri, -dropped.info.size)
+        return dropped is not None
 
 
 # A token of ours: where we are in a page of the origin (the last name given, and whether it was an

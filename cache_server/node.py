@@ -139,6 +139,7 @@ class Node:
             clock=time.monotonic,
             recall=store.recall,
             entries_max=config.metadata_entries,
+            dataset_of=dataset_namer(prefixes),
         )
         transient = Transient(
             await self._transient_bytes(),
@@ -156,6 +157,7 @@ class Node:
             slots,
             transient,
             warmer,
+            known_bytes=catalog.known_bytes,
             prices=Prices(**config.prices.model_dump()),
             peers=events.reports,
             limits=partial(limits, mounted),

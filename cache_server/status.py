@@ -32,6 +32,8 @@ class Parts:
     slots: FetchSlots
     transient: Transient
     warmer: Warmer
+    known_bytes: Mapping[str, int] = field(default_factory=dict)
+    """Dataset -> how large it is, as far as is known."""
     prices: Prices = field(default_factory=Prices)
     peers: Callable[[], Sequence[PeerReport]] = tuple
     """What this node finds of other members; in a cluster."""
@@ -94,7 +96,10 @@ class Statuses:
             ready=not self.unready,
             origins=self._parts.cache.origins,
             disks=self._disks(),
-            datasets=[_dataset_to_pb(each) for each in self._parts.store.datasets()],
+            datasets=[
+                _dataset_to_pb(each, self._parts.known_bytes.get(each.name, 0))
+                for each in self._parts.store.datasets()
+            ],
             counters={} if brief else self._metrics.snapshot(),
             cluster=self.cluster(),
             money=money_to_pb(self.ledger()),
@@ -173,7 +178,7 @@ def money_to_pb(ledger: Ledger) -> pb.Money:
     )
 
 
-def _dataset_to_pb(report: DatasetReport) -> pb.DatasetStatus:
+def _dataset_to_pb(report: DatasetReport, known_bytes: int) -> pb.DatasetStatus:
     state = "streaming" if report.streaming else "caching" if report.active else "idle"
     return pb.DatasetStatus(
         name=report.name,
@@ -183,6 +188,7 @@ def _dataset_to_pb(report: DatasetReport) -> pb.DatasetStatus:
         state=state,
         streamed_shards=report.streamed_shards,
         streamed_bytes=report.streamed_bytes,
+        known_bytes=known_bytes,
     )
 
 

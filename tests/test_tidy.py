@@ -42,6 +42,8 @@ TESTED_ELSEWHERE = {
     "cache_server/sources.py": "tests/integration/test_promises.py",
     "cache_server/upkeep.py": "tests/integration/test_promises.py",
     "cache_server/page/sections.py": "tests/unit/cache_server/page/test_page.py",
+    "cache_server/page/datasets.py": "tests/unit/cache_server/page/test_page.py",
+    "cache_server/page/tables.py": "tests/unit/cache_server/page/test_page.py",
     "cache_server/opened.py": "tests/unit/cache_server/test_cache.py",  # data only
     "cache_server/origins/s3_*.py": "tests/contract/test_s3_engine.py",
     "cache_server/origins/*.py": "tests/contract/test_origins.py",

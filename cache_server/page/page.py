@@ -12,6 +12,7 @@ from importlib.resources import files
 from cache_server.cluster.overview import Overview
 from cache_server.core.trend import Interval, Totals, intervals, summed
 from cache_server.page import sections
+from cache_server.page.datasets import datasets
 from cache_server.page.markup import Html, count, element, joined
 from hotshard.v1 import types_pb2 as pb
 
@@ -47,7 +48,7 @@ def render(overview: Overview, *, still: bool = False) -> str:
         sections.trends(trend),
         sections.troubles(overview),
         sections.nodes(overview, by_node),
-        sections.datasets(overview),
+        datasets(overview),
         element("div", sections.filling(overview), sections.jobs(overview), class_="pair"),
         element("div", sections.members(overview), sections.money(overview), class_="pair"),
         _footer(overview),

@@ -11,7 +11,6 @@ from cache_server.cluster.overview import NodeView, Overview
 from cache_server.core.trend import Interval, over
 from cache_server.page.chart import bar, columns, ratio_line
 from cache_server.page.markup import (
-    Content,
     Html,
     count,
     duration,
@@ -21,6 +20,7 @@ from cache_server.page.markup import (
     size,
 )
 from cache_server.page.markup import money as usd
+from cache_server.page.tables import Cells, nothing, section, table
 from hotshard.v1 import types_pb2 as pb
 
 RECENT = 5
@@ -28,7 +28,6 @@ RECENT = 5
 ROWS_MAX = 100
 SLOW_FACTOR = 5.0
 SLOW_S = 0.05
-Cells = Sequence[Content]
 
 
 def figures(overview: Overview, trend: Sequence[Interval]) -> Html:
@@ -105,8 +104,8 @@ def troubles(overview: Overview) -> Html:
         )
         for node, text in found[:ROWS_MAX]
     ]
-    return _section(
-        "Needs a look", _table([("node", ""), ("address", "wide"), ("what", "name")], rows)
+    return section(
+        "Needs a look", table([("node", ""), ("address", "wide"), ("what", "name")], rows)
     )
 
 
@@ -146,7 +145,7 @@ def nodes(overview: Overview, by_node: Mapping[str, Sequence[Interval]]) -> Html
         most, least = max(owned), min(owned)
         mean = sum(owned) / len(owned)
         remark = f"placement: {least / mean:.2f} to {most / mean:.2f} of the mean"
-    return _section("Nodes", _table(heads, rows), remark)
+    return section("Nodes", table(heads, rows), remark)
 
 
 def _node_row(
@@ -183,38 +182,6 @@ def _node_row(
     )
 
 
-def datasets(overview: Overview) -> Html:
-    """What is cached, by dataset, largest first."""
-    cached: Counter[str] = Counter()
-    shards: Counter[str] = Counter()
-    holders: Counter[str] = Counter()
-    for status in _said(overview):
-        for dataset in status.datasets:
-            cached[dataset.name] += dataset.bytes
-            shards[dataset.name] += dataset.shards
-            holders[dataset.name] += 1
-    capacity = sum(disk.capacity_bytes for status in _said(overview) for disk in status.disks)
-    rows = [
-        (
-            element("code", name),
-            size(bytes_),
-            bar(bytes_ / capacity if capacity else 0.0),
-            count(shards[name]),
-            holders[name],
-        )
-        for name, bytes_ in cached.most_common(ROWS_MAX)
-    ]
-    heads = [
-        *(("dataset", "name"), ("cached", "number"), ("of the capacity", "wide")),
-        *(("shards", "number"), ("nodes", "number wide")),
-    ]
-    rest = len(cached) - len(rows)
-    remark = f"and {rest} smaller ones" if rest > 0 else ""
-    return _section(
-        "Datasets", _table(heads, rows) if rows else _nothing("Nothing is cached yet."), remark
-    )
-
-
 def filling(overview: Overview) -> Html:
     """What is on its way, longest first."""
     fills = [fill for status in _said(overview) for fill in status.fills]
@@ -235,8 +202,8 @@ def filling(overview: Overview) -> Html:
         for fill in fills[:10]
     ]
     heads = [("object", "name"), ("size", "number"), ("here", ""), ("for", "number")]
-    content = _table(heads, rows) if rows else _nothing("Nothing is being filled.")
-    return _section("Filling", content, f"{count(running)} shards" if running else "")
+    content = table(heads, rows) if rows else nothing("Nothing is being filled.")
+    return section("Filling", content, f"{count(running)} shards" if running else "")
 
 
 def jobs(overview: Overview) -> Html:
@@ -259,9 +226,7 @@ def jobs(overview: Overview) -> Html:
         for _, job in found[:20]
     ]
     heads = [("what", "name"), ("resident", ""), ("planned", "number"), ("failed", "number")]
-    return _section(
-        "Warm-ups", _table(heads, rows) if rows else _nothing("No warm-up is under way.")
-    )
+    return section("Warm-ups", table(heads, rows) if rows else nothing("No warm-up is under way."))
 
 
 def members(overview: Overview) -> Html:
@@ -302,8 +267,8 @@ def members(overview: Overview) -> Html:
         ("failures", "number"),
         ("left alone", "number"),
     ]
-    content = _table(heads, rows) if rows else _nothing("No other member was asked yet.")
-    return _section("Members, slowest first", content, "as the others find them")
+    content = table(heads, rows) if rows else nothing("No other member was asked yet.")
+    return section("Members, slowest first", content, "as the others find them")
 
 
 def money(overview: Overview) -> Html:
@@ -324,8 +289,8 @@ def money(overview: Overview) -> Html:
         ("spent", usd(total(lambda m: m.spent_usd))),
         (element("b", "saved"), element("b", usd(total(lambda m: m.saved_usd)))),
     ]
-    return _section(
-        "What it saves", _table([("", ""), ("", "number")], rows), "since the start, at least"
+    return section(
+        "What it saves", table([("", ""), ("", "number")], rows), "since the start, at least"
     )
 
 
@@ -349,29 +314,3 @@ def _short(id_: str) -> str:
 
 def _share(part: float, whole: float) -> float:
     return part / whole if whole else 0.0
-
-
-def _nothing(text: str) -> Html:
-    return element("div", text, class_="quiet")
-
-
-def _section(title: str, content: Html, remark: str = "") -> Html:
-    heading = element("h2", title, element("small", remark) if remark else "")
-    return element("section", heading, element("div", content, class_="scroll"))
-
-
-def _table(heads: Sequence[tuple[str, str]], rows: Sequence[Cells]) -> Html:
-    kinds = [kind or None for _, kind in heads]
-    head = ""
-    if any(name for name, _ in heads):
-        head = element(
-            "thead",
-            element("tr", *(element("th", name, class_=kind or None) for name, kind in heads)),
-        )
-    body = [
-        element(
-            "tr", *(element("td", cell, class_=kind) for cell, kind in zip(row, kinds, strict=True))
-        )
-        for row in rows
-    ]
-    return element("table", head, element("tbody", *body))

@@ -7,6 +7,7 @@ import pytest
 import hotshard
 from hotshard.cli.cache_process import free_ports
 from support.content import content
+from support.prometheus import check_metrics
 from support.waiting import until
 
 
@@ -58,6 +59,7 @@ def test_one_node_shows_all_of_them_and_who_is_away(pair):
     until(lambda: sum(float(s["money"]["direct_usd"]) for s in statuses(two)) > 0)
     gets = sum(s["money"]["avoided_requests"]["GET"] for s in statuses(two))
     assert gets <= 0  # eight objects were read for eight GETs: nothing is saved yet, and it says so
+    check_metrics(one.get("/metrics")[1])
     two.kill()
     until(lambda: "no answer" in one.get("/")[1])
     assert one.get("/")[0] == 200

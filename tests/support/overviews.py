@@ -45,9 +45,23 @@ def _node(i: int, ids: Sequence[str]) -> NodeView:
         history=_history(i),
         disks=_disks(i),
         datasets=[
-            pb.DatasetStatus(name="s3://corpus/imagenet-21k/", shards=51_234, bytes=410 * GIB),
-            pb.DatasetStatus(name="s3://corpus/laion-aesthetic-v2/", shards=3021, bytes=755 * GIB),
-            pb.DatasetStatus(name="file:///fsx/tokens/", shards=12, bytes=3 * GIB),
+            pb.DatasetStatus(
+                name="s3://corpus/imagenet-21k/",
+                shards=51_234,
+                bytes=410 * GIB,
+                replica_bytes=60 * GIB,
+                known_bytes=1100 * GIB,
+                state="caching",
+            ),
+            pb.DatasetStatus(
+                name="s3://corpus/laion-aesthetic-v2/",
+                shards=3021,
+                bytes=755 * GIB,
+                known_bytes=9000 * GIB,
+                state="streaming",
+                streamed_bytes=4000 * GIB,
+            ),
+            pb.DatasetStatus(name="file:///fsx/tokens/", shards=12, bytes=3 * GIB, state="idle"),
             pb.DatasetStatus(name=EVIL, shards=1, bytes=12_345),
         ],
         cluster=pb.ClusterStatus(

@@ -419,6 +419,7 @@ class DatasetStatus(_message.Message):
     STATE_FIELD_NUMBER: _builtins.int
     STREAMED_SHARDS_FIELD_NUMBER: _builtins.int
     STREAMED_BYTES_FIELD_NUMBER: _builtins.int
+    KNOWN_BYTES_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """a uri prefix"""
     shards: _builtins.int
@@ -435,6 +436,8 @@ class DatasetStatus(_message.Message):
     """
     streamed_bytes: _builtins.int
     """their sizes, since the start"""
+    known_bytes: _builtins.int
+    """of all its objects that this node has seen listed or described"""
     def __init__(
         self,
         *,
@@ -445,10 +448,11 @@ class DatasetStatus(_message.Message):
         state: _builtins.str = ...,
         streamed_shards: _builtins.int = ...,
         streamed_bytes: _builtins.int = ...,
+        known_bytes: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["bytes", b"bytes", "name", b"name", "replica_bytes", b"replica_bytes", "shards", b"shards", "state", b"state", "streamed_bytes", b"streamed_bytes", "streamed_shards", b"streamed_shards"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bytes", b"bytes", "known_bytes", b"known_bytes", "name", b"name", "replica_bytes", b"replica_bytes", "shards", b"shards", "state", b"state", "streamed_bytes", b"streamed_bytes", "streamed_shards", b"streamed_shards"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

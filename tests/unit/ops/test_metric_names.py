@@ -16,7 +16,8 @@ import yaml
 from cache_server.metrics import Limit, Metrics, State
 from cache_server.metrics.members import MemberMetrics
 from cache_server.metrics.peers import PeerMetrics
-from support.prometheus import promtool
+from hotshard.mount.metrics import Tally, render
+from support.prometheus import check_metrics, promtool
 from support.promql import labels_of, parse
 
 ROOT = Path(__file__).parents[3]
@@ -125,13 +126,15 @@ def test_promtool_finds_nothing_wrong_with_the_exposition():
     metrics = full_registry()
     metrics.watch(lambda: State(limits={"s3://bucket/": Limit(32, 0, 0)}))
     metrics.refresh()
-    found = subprocess.run(
-        [promtool(), "check", "metrics"],
-        input=metrics.exposition(),
-        capture_output=True,
-        check=False,
-    )
-    assert (found.returncode, found.stdout + found.stderr) == (0, b"")
+    check_metrics(metrics.exposition().decode())
+
+
+def test_promtool_finds_nothing_wrong_with_a_mount():
+    tally = Tally()
+    tally.request(15, 0.5)
+    tally.add(("hotshard_mount_opens_total", "mode", "cached"))
+    info = ("hotshard_mount_info", "mode", "passthrough", "target", "/mnt", "uri", 's3://b/"')
+    check_metrics(render([tally], {("hotshard_mount_in_flight",): 1, info: 1}))
 
 
 # -- expressions -----------------------------------------------------------------------------------

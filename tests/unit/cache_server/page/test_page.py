@@ -73,6 +73,13 @@ def test_it_says_what_needs_a_look():
     assert "connection refused" in text
 
 
+def test_resident_is_what_every_zone_has():
+    text = "".join(outline(busy_overview()).text)
+    # Zone a has four nodes, zone b three that answer, with 350 GiB of their own each, of 1100 GiB.
+    assert "1.1 TiB95.5%" in text
+    assert "streaming" in text
+
+
 def test_a_node_on_its_own_that_has_just_started():
     said = pb.StatusReply(node_id="n" * 32, version="1", ready=True)
     member = pb.Member(id=said.node_id, state="ready")

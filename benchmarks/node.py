@@ -13,11 +13,13 @@ import socket
 import subprocess
 import sys
 import time
+import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from benchmarks.results import BenchError
+from benchmarks.sabotage import Sabotage
 
 _READY_S = 120.0  # a million shards on a busy machine
 _STOP_S = 30.0
@@ -32,13 +34,14 @@ if os.getppid() == int(sys.argv[1]):
     os.execv(sys.executable, [sys.executable, *sys.argv[2:]])
 """
 _SERVER = ("-m", "cache_server")
-_FAT_SERVER = (
-    "-c",
-    (
-        "import runpy; ballast = bytes([1]) * (400 << 20);"
-        " runpy.run_module('cache_server', run_name='__main__', alter_sys=True)"
+_RUN = "import runpy; runpy.run_module('cache_server', run_name='__main__', alter_sys=True)"
+_SPOILED = {
+    Sabotage.FAT: "ballast = bytes([1]) * (400 << 20);" + _RUN,
+    Sabotage.LRU: (
+        "import cache_server.sources as made; from benchmarks.policy.others import Lru;"
+        "made.DatasetPolicy = lambda **_: Lru();" + _RUN
     ),
-)
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +53,14 @@ class Node:
     socket_path: str
     grpc_address: str
     bulk_address: str
+    admin_port: int
+
+    def counters(self) -> dict[str, float]:
+        """Its metrics: name with labels -> value."""
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.admin_port}/metrics") as reply:
+            lines = reply.read().decode().splitlines()
+        pairs = [line.rpartition(" ") for line in lines if not line.startswith("#")]
+        return {name: float(value) for name, _, value in pairs}
 
 
 @contextlib.contextmanager
@@ -58,12 +69,19 @@ def cache_node(
     origins: Sequence[Mapping[str, object]],
     *,
     environment: Mapping[str, str] | None = None,
-    fat: bool = False,
+    spoiled: Sabotage = Sabotage.NONE,
+    before: str = "",
     **settings: object,
 ) -> Iterator[Node]:
     """Start a server over some origins, with further configuration keys; stop it at the end.
 
-    A `fat` one holds 400 MiB for nothing.
+    Args:
+        directory: for everything it has.
+        origins: as configured.
+        environment: added to ours.
+        spoiled: what is wrong with the server; most kinds of sabotage leave it alone.
+        before: Python statements that it runs before it starts, ended by ";".
+        settings: other keys of the configuration; some have defaults here.
 
     Raises:
         BenchError: it does not come up; with the end of its log.
@@ -87,7 +105,8 @@ def cache_node(
     with open(config_path, "w", encoding="utf-8") as file:
         json.dump(config, file)  # JSON is YAML
     log_path = os.path.join(directory, "log")
-    program = _FAT_SERVER if fat else _SERVER
+    code = _SPOILED.get(spoiled, before and before + _RUN)
+    program = ("-c", code) if code else _SERVER
     with open(log_path, "wb") as log:
         process = subprocess.Popen(
             [sys.executable, "-c", _LAUNCHER, str(os.getpid()), *program, "--config", config_path],
@@ -100,7 +119,7 @@ def cache_node(
     try:
         _wait_ready(process, admin_port, log_path)
         grpc, bulk = f"127.0.0.1:{grpc_port}", f"127.0.0.1:{bulk_port}"
-        yield Node(process.pid, cache_dir, socket_path, grpc, bulk)
+        yield Node(process.pid, cache_dir, socket_path, grpc, bulk, admin_port)
     except BaseException:
         _stop(process)  # that it would not stop is not the news now
         raise

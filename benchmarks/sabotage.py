@@ -32,6 +32,8 @@ class Sabotage(StrEnum):
     """The first byte of everything read is wrong."""
     FAT = "fat"
     """The server holds a lot of memory for nothing."""
+    LRU = "lru"
+    """The cache evicts what was used least recently, and keeps whatever is read."""
 
     def wrap(self, call: Callable[P, R]) -> Callable[P, R]:
         """A call that reads nothing itself: it can only be slow."""

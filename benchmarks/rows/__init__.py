@@ -6,6 +6,7 @@ from benchmarks.bench import Row
 from benchmarks.results import BenchError
 from benchmarks.rows import (
     cluster_nodes,
+    epoch,
     harness,
     load,
     local_readers,
@@ -16,6 +17,7 @@ from benchmarks.rows import (
     origin,
     peer,
     peers,
+    policy,
     scale,
     scale_placement,
     training,
@@ -36,6 +38,8 @@ CATALOGUE: tuple[Row, ...] = (
     *peer.ROWS,
     *cluster_nodes.ROWS,
     *scale_placement.ROWS,
+    *epoch.ROWS,
+    *policy.ROWS,
 )
 
 

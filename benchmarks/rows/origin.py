@@ -79,11 +79,10 @@ def _small(remote: Remote, sabotage: Sabotage) -> Measured:
 @contextmanager
 def _open_rss(bench: Bench) -> Iterator[Sides]:
     data = DataSet(bench.seed, 16, bench.pick(full=256, quick=64, tiny=1) * _MIB)
-    fat = bench.sabotage is Sabotage.FAT
     with in_s3(bench.directory, data) as remote:
 
         def ours() -> Measured:
-            with remote.cold_node(fat=fat) as node, connect(node) as client:
+            with remote.cold_node(spoiled=bench.sabotage) as node, connect(node) as client:
                 with Cost({"server": node.pid}) as cost:
                     warm(client, remote.place)
                 peak = peak_rss_bytes(node.pid)

@@ -52,7 +52,7 @@ def _open_ram(bench: Bench) -> Iterator[Sides]:
     def ours() -> Measured:
         with _node(bench, os.path.join(bench.directory, "none")) as empty:
             bare = rss_bytes(empty.pid)
-        with _node(bench, cache_dir, fat=bench.sabotage is Sabotage.FAT) as node:
+        with _node(bench, cache_dir, spoiled=bench.sabotage) as node:
             grown = rss_bytes(node.pid) - bare
             peak = peak_rss_bytes(node.pid) - bare
             _check(node, shards)
@@ -84,12 +84,14 @@ def _scrubbed(shards: int) -> int:
     return max(10, shards // 1000)
 
 
-def _node(bench: Bench, cache_dir: str, *, fat: bool = False) -> AbstractContextManager[Node]:
+def _node(
+    bench: Bench, cache_dir: str, *, spoiled: Sabotage = Sabotage.NONE
+) -> AbstractContextManager[Node]:
     """A server over a cache directory that outlives it."""
     directory = os.path.join(tempfile.mkdtemp(dir=bench.directory), "node")
     space = {"path": cache_dir, "capacity_bytes": "1PiB"}
     origin = {"prefix": "s3://training-data/", "anonymous": True}
-    return cache_node(directory, [origin], fat=fat, cache_dirs=[space])
+    return cache_node(directory, [origin], spoiled=spoiled, cache_dirs=[space])
 
 
 def _check(node: Node, shards: int) -> None:

@@ -2,7 +2,8 @@
 
 Room for a newcomer is taken from these, in this order, and from nothing else:
 
-    idle      datasets that nobody has used for `idle_s`, the one longest idle first
+    idle      datasets that nobody has used for `idle_s`, the one longest idle first. One that was read
+              again after a pause (a validation set, once per epoch) is given twice that time.
     replica   shards that other members own, if the newcomer is our own: the cluster as a whole keeps
               more when each member keeps what it is the only one to fetch from the origin
     stale     shards of the newcomer's own dataset that are no longer used (hit_clock.py), if the newcomer
@@ -28,6 +29,7 @@ from cache_server.core.eviction import DatasetUse, Shard, Victims
 from cache_server.core.hit_clock import HitClock
 
 IDLE_S = 300.0
+PAUSE_MAX_S = 3600.0  # longer ones are ends
 VISIT_S = 60.0
 VISITS_MIN, VISITS_MAX = (
     64,
@@ -35,8 +37,8 @@ VISITS_MIN, VISITS_MAX = (
 )  # remembered for each dataset: an eighth of its shards, within these
 REREADS_MIN = 8  # or a quarter of the shards, if that is less: the dataset is read again and again
 UNPROVEN = 8
-ACTIVE_MAX = 64  # datasets looked at for one decision
-DATASETS_MAX = 4096  # beyond, those without a resident shard are forgotten
+DATASETS_SEEN = 64  # used last, and as many used first: looked at for one decision
+DATASETS_MAX = 256  # beyond, those without a resident shard are forgotten
 FORGET_STEPS = 8  # looked at for each new one
 SHARE_MARGIN = 64  # a 64th of the space, so that two datasets do not pass it to and fro
 AGE_STEPS = 8  # of the hand, for each miss, while all residents are under suspicion
@@ -57,6 +59,7 @@ class _Dataset:
         "aging",
         "door",
         "owned",
+        "pause_s",
         "proven",
         "recent",
         "refused_s",
@@ -73,6 +76,7 @@ class _Dataset:
         self.door: Doorkeeper | None = None
         self.recent: OrderedDict[bytes, float] = OrderedDict()
         self.used_s = now_s
+        self.pause_s = 0.0
         self.refused_s = float("-inf")
         self.rereads = 0
         self.proven = False
@@ -97,6 +101,8 @@ class _Dataset:
 
     def visited(self, digest: bytes, now_s: float) -> bool:
         """Note a use of a shard; whether it begins a visit."""
+        if self.pause_s < now_s - self.used_s <= PAUSE_MAX_S:
+            self.pause_s = now_s - self.used_s
         self.used_s = now_s
         recent = self.recent
         last_s = recent.get(digest)
@@ -116,7 +122,7 @@ class _Dataset:
 
 
 class DatasetPolicy:
-    """See the module. Decisions are O(1): they look at no more than ACTIVE_MAX datasets."""
+    """See the module. Decisions are O(1): they look at twice DATASETS_SEEN datasets at most."""
 
     def __init__(
         self, *, owns: Callable[[bytes], bool] = lambda _: True, idle_s: float = IDLE_S
@@ -238,10 +244,8 @@ class DatasetPolicy:
         self, shard: Shard, mine: _Dataset, need_bytes: int, now_s: float, *, again: bool
     ) -> Iterator[_Source]:
         """What the newcomer may have, the best first."""
-        for other in self._datasets.values():
-            if not self._idle(other, now_s):
-                break
-            if other is not mine:
+        for other in islice(self._datasets.values(), DATASETS_SEEN):
+            if other is not mine and self._idle(other, now_s):
                 yield _Source("idle", other.replicas, other.replicas.bytes)
                 yield _Source("idle", other.owned, other.owned.bytes)
         active = list(self._active(now_s))
@@ -280,10 +284,9 @@ class DatasetPolicy:
 
     def _active(self, now_s: float) -> Iterator[_Dataset]:
         """Those in use, the one used last first."""
-        for count, known in enumerate(reversed(self._datasets.values())):
-            if count == ACTIVE_MAX or self._idle(known, now_s):
-                return
-            yield known
+        for known in islice(reversed(self._datasets.values()), DATASETS_SEEN):
+            if not self._idle(known, now_s):
+                yield known
 
     def _in_order_of_loss(self, now_s: float) -> Iterator[tuple[str, _Dataset]]:
         """Every dataset: idle ones first, then the largest."""
@@ -297,7 +300,7 @@ class DatasetPolicy:
             yield "space", known
 
     def _idle(self, known: _Dataset, now_s: float) -> bool:
-        return now_s - known.used_s >= self._idle_s
+        return now_s - known.used_s >= max(self._idle_s, 2 * known.pause_s)
 
     def _take(self, source: _Source, need_bytes: int) -> Victims:
         before_bytes = source.clock.bytes

@@ -10,6 +10,7 @@ from benchmarks.policy import traces
 from benchmarks.policy.replay import Access, replay
 from cache_server.core.dataset_policy import (
     DATASETS_MAX,
+    DATASETS_SEEN,
     IDLE_S,
     UNPROVEN,
     VISIT_S,
@@ -159,6 +160,19 @@ def test_another_job_displaces_a_finished_one_in_its_first_epoch():
     assert [found.phases[epoch].taken_in for epoch in (5, 6, 7)] == [0, 0, 0]
 
 
+def test_a_validation_set_keeps_its_place_between_its_turns():
+    training, validation = traces.dataset(1, 90), traces.dataset(2, 10)
+    trace, now_s = [], 0.0
+    for epoch in range(8):
+        for part in (training, validation):
+            for each in random.Random(epoch).sample(part, len(part)):
+                trace.append(Access(now_s, each, epoch))
+                now_s += 36.0
+    found = replay(trace, DatasetPolicy(), 50 << 20)
+    assert [found.phases[epoch].hits for epoch in range(4, 8)] == [50] * 4
+    assert [found.phases[epoch].taken_in for epoch in range(4, 8)] == [0] * 4
+
+
 def test_two_active_datasets_come_to_equal_shares():
     """SEMANTICS 13: datasets that are read at one time come to equal shares of the space."""
     first, second = traces.dataset(1, 200), traces.dataset(2, 200)
@@ -264,4 +278,4 @@ def test_decisions_do_not_look_at_every_dataset():
 
     policy._idle = idle  # type: ignore[method-assign,assignment]
     policy.offer(shard(1, 1), 10, 1.0)
-    assert seen < 100
+    assert seen <= 2 * DATASETS_SEEN

@@ -107,7 +107,7 @@ def _sides(bench: Bench, cases: Sequence[Case]) -> Sides:
 
 
 def _count(bench: Bench) -> int:
-    return bench.pick(full=2000, quick=400, tiny=100)
+    return bench.pick(full=2000, quick=1000, tiny=100)
 
 
 @contextmanager
@@ -166,8 +166,10 @@ def _recorded(bench: Bench) -> Iterator[Sides]:
 
 @contextmanager
 def _scan(bench: Bench) -> Iterator[Sides]:
-    shards = traces.dataset(1, _count(bench))
-    trace = traces.zipf_and_scan(shards, 60 * len(shards), bench.seed)
+    shards = traces.dataset(1, bench.pick(full=2000, quick=1000, tiny=400))
+    trace = traces.zipf_and_scan(
+        shards, bench.pick(full=60, quick=60, tiny=40) * len(shards), bench.seed
+    )
     case = Case(trace, (traces.ZIPF,), len(shards))
     theirs = {fraction: case.run(S3Fifo, fraction)[0].hit_ratio for fraction in FRACTIONS}
 

@@ -13,8 +13,9 @@ from benchmarks import markdown, report, results, terminal
 from benchmarks.bench import SEED, Bench, Scale
 from benchmarks.compare import compare
 from benchmarks.load.command import run_load, write_data
+from benchmarks.profile import profile
 from benchmarks.results import BenchError, RowResult
-from benchmarks.rows import CATALOGUE, select
+from benchmarks.rows import CATALOGUE, only, select
 from benchmarks.runner import run_rows
 from benchmarks.sabotage import Sabotage
 from benchmarks.stats import Verdict
@@ -136,6 +137,22 @@ def write_table(files: tuple[str, ...], into: str | None) -> None:
     with open(into, "w", encoding="utf-8") as file:
         file.write(document)
     click.echo(into)
+
+
+@main.command("profile")
+@click.argument("name", metavar="ROW")
+@click.option("--seconds", type=click.FloatRange(1, 600), default=10.0, show_default=True)
+@click.option("--scale", type=click.Choice([each.value for each in Scale]), default="full")
+@click.option("--directory", type=click.Path(exists=True, file_okay=False), help="As of run.")
+def profile_row(name: str, *, seconds: float, scale: str, directory: str | None) -> None:
+    """Show where the CPU goes while our side of a row runs, in Python and in the kernel."""
+    try:
+        row = only([name])
+        with tempfile.TemporaryDirectory(prefix="hotshard-bench-", dir=directory) as work:
+            found = profile(row, Bench(work, Scale(scale)), seconds=seconds)
+    except BenchError as error:
+        raise click.UsageError(str(error)) from error
+    terminal.show_profile(terminal.console(), name, found)
 
 
 def _load(path: str) -> list[RowResult]:

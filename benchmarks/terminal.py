@@ -4,9 +4,11 @@ import sys
 from collections.abc import Sequence
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from benchmarks.compare import Change
+from benchmarks.profile import Profile
 from benchmarks.results import RowResult
 from benchmarks.stats import Verdict
 
@@ -55,6 +57,17 @@ def verdict_of(result: RowResult) -> str:
     if result.error:
         return "[red]broken[/]"
     return "[green]ok[/]" if result.ok else "[yellow]misses[/]"
+
+
+def show_profile(out: Console, name: str, found: Profile) -> None:
+    """Two lists: functions of Python, and of the kernel and libraries."""
+    out.print(f"{name}: {found.runs} runs", markup=False, highlight=False)
+    for title, lines in (("Python", found.python), ("kernel and libraries", found.system)):
+        table = Table("share", title, highlight=False)
+        for text, share in lines:
+            table.add_row(f"{100 * share:.1f}%", escape(text))
+        if lines:
+            out.print(table)
 
 
 def show_changes(console: Console, changes: Sequence[Change]) -> None:

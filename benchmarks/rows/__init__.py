@@ -61,6 +61,18 @@ def select(names: Sequence[str]) -> list[Row]:
     return [row for row in CATALOGUE if row.name in chosen]
 
 
+def only(names: Sequence[str]) -> Row:
+    """The one row that names ask for.
+
+    Raises:
+        BenchError: they ask for several, or for none.
+    """
+    rows = select(names)
+    if len(rows) != 1:
+        raise BenchError(f"{' '.join(names)} is {len(rows)} rows, and one is wanted")
+    return rows[0]
+
+
 def _belongs(row: Row, name: str) -> bool:
     if name == "quick":
         return row.quick

@@ -132,6 +132,8 @@ def _python(directory: str) -> Counter[str]:
         with open(os.path.join(directory, name), encoding="utf-8", errors="replace") as lines:
             for line in lines:
                 stack, _, times = line.rstrip().rpartition(" ")
+                if not times.isdecimal():  # a program of several lines, in the name of a process
+                    continue
                 frames = stack.split(";")
                 if "<frozen importlib" in stack:  # the start of a process, in rows that start cold
                     frames.append("imports")

@@ -22,12 +22,14 @@ def test_samples_are_counted_by_program_and_function(tmp_path):
         f"{BENCHMARK};main (a.py:1);read (b.py:7) 3\n"
         f"{BENCHMARK};main (a.py:1);read (b.py:9) 2\n"
         f"{BENCHMARK};{SERVER};run (loop.py:5) 4\n"
+        'process 9:"python -c\nimport x";main (x.py:1) 0\n'
         f"{BENCHMARK};{CLIENT};read (b.py:7) 1\n"
         f"{BENCHMARK};{SERVER};_find (<frozen importlib._bootstrap>:1);exec (x.py:1) 6\n"
     )
     assert profile._python(str(tmp_path)) == {
         "benchmark: read (b.py)": 5,
         "cache_server: run (loop.py)": 4,
+        "benchmark: main (x.py)": 0,
         "client process: read (b.py)": 1,
         "cache_server: imports": 6,
     }

@@ -127,6 +127,7 @@ class BlockFill(Fill):
             flight = self._fetching.get(block)
             if flight is None:
                 flight = BlockFlight(demand=demand, forwarded=forwarded)
+                flight.ours = not forwarded
                 self._fetching[block] = flight
                 self._tools.spawn(self._fetch_block(block, flight))
             else:

@@ -28,7 +28,13 @@ from cache_server.store.verify import Sums
 from cache_server.store.volume import Partial
 from hotshard.core.blocks import Geometry
 from hotshard.core.checksum import Algorithm, Checksum
-from hotshard.core.errors import CorruptData, HotshardError, InternalError, StaleObject
+from hotshard.core.errors import (
+    CorruptData,
+    HotshardError,
+    InternalError,
+    OriginUnavailable,
+    StaleObject,
+)
 from hotshard.core.objects import ObjectInfo
 from hotshard.openfile import OpenFile
 
@@ -146,11 +152,19 @@ class Fill(ABC):
             await slots.acquire(flight.ticket)
         try:
             target = Target((await self._file()).fd, file_offset)
-            fetched = await self._mounted.for_asker(forwarded=flight.forwarded).fetch(want, target)
+            fetched = await self._from_origin(want, target, flight)
         finally:
             slots.release(flight.ticket)
         self._tools.on_bytes(self.key.uri, "origin", length)
         return fetched
+
+    async def _from_origin(self, want: Want, target: Target, flight: BlockFlight) -> Fetched:
+        try:
+            return await self._mounted.for_asker(forwarded=flight.forwarded).fetch(want, target)
+        except OriginUnavailable:
+            if not (flight.forwarded and flight.ours):
+                raise
+        return await self._mounted.origin.fetch(want, target)
 
     async def _file(self) -> OpenFile:
         """The file to write to; before it is needed the shard holds neither file nor space."""
@@ -181,6 +195,8 @@ class Fill(ABC):
                 self._tools.slots.promote(flight.ticket)
         if forwarded:
             flight.wanted_by_member()
+        else:
+            flight.ours = True
 
     async def _seal(self, sums: list[int], algorithm: Algorithm, whole: Checksum | None) -> None:
         assert self._partial is not None, "blocks have arrived"

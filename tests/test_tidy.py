@@ -47,6 +47,8 @@ TESTED_ELSEWHERE = {
     "cache_server/opened.py": "tests/unit/cache_server/test_cache.py",  # data only
     "cache_server/origins/s3_*.py": "tests/contract/test_s3_engine.py",
     "cache_server/origins/*.py": "tests/contract/test_origins.py",
+    "client/hotshard/bulkports.py": "tests/integration/cluster/test_remote_clients.py",
+    "client/hotshard/remote_async.py": "tests/contract/client/test_client.py",
     "client/hotshard/bulkline.py": "tests/unit/cache_server/cluster/test_bulk_server.py",
     "client/hotshard/cli/cache_process.py": "tests/integration/conftest.py",
     "client/hotshard/cli/child.py": "tests/integration/test_demo.py",

@@ -15,11 +15,12 @@ import xxhash
 
 import hotshard
 from benchmarks.fleet.fleet import Server
+from hotshard.options import ConnectOptions
 
 PIECE_BYTES = 8 << 20
 JOIN_S = 60.0
-FILES_MAX = 64
-"""Open files that one of the many clients keeps."""
+OPTIONS: ConnectOptions = {"files_max": 64, "direct": "never", "reconnect_s": 30.0}
+"""Of many clients in one process, that read through the servers only."""
 
 
 def digest(data: bytes | memoryview) -> str:
@@ -116,7 +117,7 @@ def reading(
     def run(server: Server, number: int) -> None:
         dice = random.Random(seed * 1000 + number)
         reader = _Reader(server, expected, load)
-        with hotshard.connect(server.address, reconnect_s=30.0, files_max=FILES_MAX) as cache:
+        with hotshard.connect(server.address, **OPTIONS) as cache:
             while not ended.is_set():
                 for uri in dice.sample(uris, len(uris)):
                     if ended.is_set():
@@ -156,7 +157,7 @@ def read_all(
 
     def run(server: Server, number: int) -> None:
         reader = _Reader(server, expected, load)
-        with hotshard.connect(server.address, files_max=FILES_MAX) as cache:
+        with hotshard.connect(server.address, **OPTIONS) as cache:
             for index, uri in enumerate(uris):
                 if (index + number) % each < (copies or each):
                     reader.read(cache, uri)

@@ -75,7 +75,7 @@ class Locating:
 
     def reply(self, info: ObjectInfo, offset: int, length: int, cluster: str) -> pb.LocateReply:
         """Everything but the owners."""
-        reply = pb.LocateReply(object=info_to_pb(info))
+        reply = pb.LocateReply(object=info_to_pb(info), cluster=cluster)
         for piece in self.geometry.pieces(info.size, offset, length or info.size):
             if len(reply.shards) == SHARDS_MAX:
                 problem = (

@@ -10,6 +10,7 @@ the end: the cluster never makes a read fail that would have succeeded without i
 """
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -191,7 +192,10 @@ class ClusterOrigin:
         try:
             return await self._guarded.fetch(want, target)
         except OriginUnavailable as error:
-            rescued = await self._blocks.rescue(want, target)
+            rescued = None
+            with contextlib.suppress(TimeoutError):  # whom we ask may wait for us, cut off as well
+                async with asyncio.timeout(ORIGIN_S + attempt_s(want.length)):
+                    rescued = await self._blocks.rescue(want, target)
             if rescued is not None:
                 log.warning("a peer helped: %s", error)
                 return rescued

@@ -6,6 +6,7 @@ a sink and overwritten: it never becomes a bytes object. On plain TCP the kernel
 splice with a second look for the checksum in docs/BULK.md. Every call ends at its deadline.
 """
 
+import contextlib
 import mmap
 import socket
 import ssl
@@ -107,6 +108,21 @@ class BulkLine:
             sink(piece)
             length -= len(piece)
         self.waited_s = max(self.waited_s, limit_s - left_s)
+
+    def payload_into(self, view: memoryview, limit_s: float) -> None:
+        """Receive a payload of the length of `view` straight into it.
+
+        Raises:
+            LineBroken: see there.
+        """
+        began = time.monotonic()
+        self._fill(view, began + limit_s)
+        self.waited_s = max(self.waited_s, time.monotonic() - began)
+
+    def abort(self) -> None:
+        """Wake up the thread that waits for the other side; it raises LineBroken."""
+        with contextlib.suppress(OSError):
+            self.sock.shutdown(socket.SHUT_RDWR)
 
     def close(self) -> None:
         """Give the connection up."""

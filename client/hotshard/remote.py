@@ -1,6 +1,7 @@
-"""The way to a server over gRPC, for clients that have no local socket: blocking and async.
+"""The way to a server over gRPC, for clients that have no local socket, with blocking calls.
 
-Bytes come as a stream of messages and are copied once, into the caller's buffer if there is one. A
+Bytes come from the bulk ports of the members that own them (bulkports.py) where those can be reached. Else
+they come as a stream of messages and are copied once, into the caller's buffer if there is one. A
 refusal travels as a typed `hotshard.v1.Error` in the trailing metadata; a status without one means that
 the connection, not the object, is the problem.
 
@@ -8,7 +9,7 @@ A forked child never touches its parent's channel: it makes its own. gRPC allows
 support on, which is an environment variable read at import; importing this module sets it.
 """
 
-import asyncio
+import logging
 import os
 from collections.abc import Callable
 from typing import Any
@@ -16,9 +17,9 @@ from typing import Any
 os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "true")
 
 import grpc
-import grpc.aio
 
 from hotshard import calls
+from hotshard.bulkports import Attempt, BulkPorts, Location, NoWay, location_from_pb
 from hotshard.core.errors import (
     HotshardError,
     InternalError,
@@ -31,9 +32,12 @@ from hotshard.v1 import cache_pb2 as pb
 from hotshard.v1 import cache_pb2_grpc, types_pb2
 from hotshard.wire import error_from_pb, info_from_pb
 
+log = logging.getLogger(__name__)
+
 ERROR_KEY = "hotshard-error-bin"
 CHECK_S = 5.0  # how long a first connection may take
-_CHANNEL_OPTIONS = (
+LOCATE_S = 10.0
+CHANNEL_OPTIONS = (
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.min_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 1000),
@@ -74,10 +78,13 @@ class Gathered:
         return calls.Fetched(self._info, data, self._count)
 
 
-class _Ticket:
-    """A call under way: unary (`decode` its reply), the head of a stream, or a Fetch (`gathered`)."""
+class Ticket:
+    """A call under way: unary (`decode` its reply), the head of a stream, or a Fetch (`gathered`).
 
-    __slots__ = ("decode", "gathered", "rpc", "stream")
+    A Fetch that may come from a bulk port (`fetch`) begins with a Locate, or with nothing to wait for.
+    """
+
+    __slots__ = ("decode", "fetch", "gathered", "rpc", "stream")
 
     def __init__(
         self,
@@ -85,9 +92,11 @@ class _Ticket:
         decode: Callable[[Any], Any] | None,
         gathered: Gathered | None,
         *,
-        stream: bool,
+        stream: bool = False,
+        fetch: calls.Fetch | None = None,
     ) -> None:
         self.rpc = rpc
+        self.fetch = fetch
         self.decode = decode
         self.gathered = gathered
         self.stream = stream
@@ -134,7 +143,7 @@ _METHODS: dict[type, tuple[str, Callable[[Any], Any], Callable[[Any], Any]]] = {
 _STREAMS = frozenset({"List", "Prefetch"})
 
 
-def _error(target: str, error: grpc.RpcError) -> HotshardError:
+def status_error(target: str, error: grpc.RpcError) -> HotshardError:
     """The typed error of a failed call."""
     call: Any = (
         error  # has code(), details() and trailing_metadata(), which the base does not declare
@@ -152,7 +161,8 @@ def _error(target: str, error: grpc.RpcError) -> HotshardError:
     return InternalError(f"the cache server at {target} failed: {code.name}: {details}")
 
 
-def _credentials(options: Options) -> grpc.ChannelCredentials | None:
+def credentials(options: Options) -> grpc.ChannelCredentials | None:
+    """What a channel is encrypted with; None: not at all."""
     if not options.tls:
         return None
     return grpc.ssl_channel_credentials(
@@ -175,6 +185,7 @@ class RemoteTransport:
     def __init__(self, target: str, options: Options) -> None:
         self._target = target
         self._options = options
+        self._bulk = BulkPorts(options)
         self._pid = os.getpid()
         self._channel: grpc.Channel | None = None
         self._inherited: list[grpc.Channel] = []  # never closed here, it is the parent's
@@ -194,112 +205,96 @@ class RemoteTransport:
                 self._inherited.append(self._channel)
                 self._channel = None
         if self._channel is None:
-            credentials = _credentials(self._options)
-            if credentials is None:
-                self._channel = grpc.insecure_channel(self._target, _CHANNEL_OPTIONS)
+            found = credentials(self._options)
+            if found is None:
+                self._channel = grpc.insecure_channel(self._target, CHANNEL_OPTIONS)
             else:
-                self._channel = grpc.secure_channel(self._target, credentials, _CHANNEL_OPTIONS)
+                self._channel = grpc.secure_channel(self._target, found, CHANNEL_OPTIONS)
         return self._channel
 
     def line(self) -> "RemoteLine":
         """What one operation talks through."""
         stub = cache_pb2_grpc.CacheStub(self.channel())
-        return RemoteLine(stub, self._target, self._options.timeout_s)
+        return RemoteLine(stub, self._target, self._options.timeout_s, self._bulk)
 
     def hang_up(self) -> None:
         """Close the channel; the next operation would make another."""
+        self._bulk.close()
         if self._channel is not None and self._pid == os.getpid():
             self._channel.close()
             self._channel = None
 
 
-class AsyncRemoteTransport:
-    """The channel of one client on one event loop."""
-
-    passes_files = False
-
-    def __init__(self, target: str, options: Options) -> None:
-        self._target = target
-        self._options = options
-        self._home: tuple[int, object] | None = None
-        self._channel: grpc.aio.Channel | None = None
-
-    async def check(self) -> None:
-        """Find out at once whether a server is there."""
-        try:
-            async with asyncio.timeout(min(CHECK_S, self._options.timeout_s)):
-                await self._open_channel().channel_ready()
-        except TimeoutError as error:
-            raise ServerUnavailable(f"no cache server answers at {self._target}") from error
-
-    def line(self) -> "AsyncRemoteLine":
-        """What one operation talks through."""
-        stub = cache_pb2_grpc.CacheStub(self._open_channel())
-        return AsyncRemoteLine(stub, self._target, self._options.timeout_s)
-
-    async def hang_up(self) -> None:
-        """Close the channel."""
-        channel, self._channel = self._channel, None
-        if channel is not None and self._home == (os.getpid(), asyncio.get_running_loop()):
-            await channel.close()
-
-    def _open_channel(self) -> grpc.aio.Channel:
-        home = (os.getpid(), asyncio.get_running_loop())
-        if self._channel is None or self._home != home:
-            self._home = home
-            credentials = _credentials(self._options)
-            if credentials is None:
-                self._channel = grpc.aio.insecure_channel(self._target, _CHANNEL_OPTIONS)
-            else:
-                self._channel = grpc.aio.secure_channel(self._target, credentials, _CHANNEL_OPTIONS)
-        return self._channel
-
-
-class _Line:
+class Calls:
     """The calls of one operation, however they are waited for."""
 
-    def __init__(self, stub: Any, target: str, timeout_s: float) -> None:
+    def __init__(self, stub: Any, target: str, timeout_s: float, bulk: BulkPorts) -> None:
         self._stub = stub
+        self._bulk = bulk
         self._target = target
         self._timeout_s = timeout_s
-        self._under_way: set[_Ticket] = set()
+        self._under_way: set[Ticket] = set()
 
     def end(self) -> None:
         """Give up what is still under way."""
-        for ticket in self._under_way:
-            ticket.rpc.cancel()
-        self._under_way.clear()
+        for ticket in list(self._under_way):
+            self._done(ticket)
 
     def tell(self, _touch: calls.Touch) -> None:
         """There is nothing to tell: every read passes the server."""
 
-    def _begin(self, call: calls.Call) -> _Ticket:
+    def _begin(self, call: calls.Call) -> Ticket:
         if isinstance(call, calls.Fetch):
-            request = pb.ReadRequest(
-                uri=call.uri, version=call.version, offset=call.offset, length=call.length
-            )
-            rpc = self._stub.Read(request, timeout=self._timeout_s)
-            ticket = _Ticket(rpc, None, Gathered(call), stream=True)
+            if not self._bulk.worth_it(call):
+                return self._read(call)
+            rpc = None
+            if self._bulk.known(call) is None:
+                request = pb.LocateRequest(uri=call.uri, version=call.version)
+                locate = self._unary(self._stub.Locate)
+                rpc = locate(request, timeout=min(LOCATE_S, self._timeout_s))
+            ticket = Ticket(rpc, None, None, fetch=call)
         else:
             method, encode, decode = _METHODS[type(call)]
             stream = method in _STREAMS
             start = getattr(self._stub, method)
             start = start if stream else self._unary(start)
             rpc = start(encode(call), timeout=self._timeout_s)
-            ticket = _Ticket(rpc, decode, None, stream=stream)
+            ticket = Ticket(rpc, decode, None, stream=stream)
         self._under_way.add(ticket)
         return ticket
 
-    def _done(self, ticket: _Ticket) -> None:
+    def _read(self, call: calls.Fetch) -> Ticket:
+        """A Fetch over gRPC."""
+        request = pb.ReadRequest(
+            uri=call.uri, version=call.version, offset=call.offset, length=call.length
+        )
+        rpc = self._stub.Read(request, timeout=self._timeout_s)
+        ticket = Ticket(rpc, None, Gathered(call), stream=True)
+        self._under_way.add(ticket)
+        return ticket
+
+    def _located(self, reply: pb.LocateReply) -> Location:
+        location = location_from_pb(reply)
+        self._bulk.learn(location)
+        return location
+
+    def _not_located(self, error: grpc.RpcError) -> None:
+        """What is wrong the Read will say, unless it is only that the server knows no Locate."""
+        code: Any = error
+        if code.code() is grpc.StatusCode.UNIMPLEMENTED:
+            self._bulk.useless()
+
+    def _done(self, ticket: Ticket) -> None:
         self._under_way.discard(ticket)
-        ticket.rpc.cancel()  # what is left of a stream; nothing if it has ended
+        if ticket.rpc is not None:
+            ticket.rpc.cancel()  # what is left of a stream; nothing if it has ended
 
     def _unary(self, method: Any) -> Any:
         """How to start a call that has one reply, without waiting for it."""
         return method
 
 
-class RemoteLine(_Line):
+class RemoteLine(Calls):
     """The blocking one."""
 
     def submit(self, call: calls.Call) -> object:
@@ -311,6 +306,11 @@ class RemoteLine(_Line):
 
     def wait(self, ticket: Any) -> Any:
         """The reply to a call."""
+        if ticket.fetch is not None:
+            found = self._from_bulk(ticket, ticket.fetch)
+            if found is not None:
+                return found
+            ticket = self._read(ticket.fetch)
         try:
             if ticket.gathered is not None:
                 for message in ticket.rpc:
@@ -318,36 +318,23 @@ class RemoteLine(_Line):
                 return ticket.gathered.fetched()
             return ticket.reply(next(ticket.rpc, None) if ticket.stream else ticket.rpc.result())
         except grpc.RpcError as error:
-            raise _error(self._target, error) from error
+            raise status_error(self._target, error) from error
         finally:
             self._done(ticket)
+
+    def _from_bulk(self, ticket: Ticket, call: calls.Fetch) -> calls.Fetched | None:
+        try:
+            location = self._bulk.known(call) if ticket.rpc is None else None
+            if location is None:
+                location = self._located(ticket.rpc.result())
+            return self._bulk.fetch(call, location, Attempt())
+        except NoWay as reason:
+            log.debug("%s over gRPC: %s", call.uri, reason)
+        except grpc.RpcError as error:
+            self._not_located(error)
+        finally:
+            self._done(ticket)
+        return None
 
     def _unary(self, method: Any) -> Any:
         return method.future
-
-
-class AsyncRemoteLine(_Line):
-    """The one for event loops."""
-
-    async def submit(self, call: calls.Call) -> object:
-        """Start a call."""
-        try:
-            return self._begin(call)
-        except grpc.aio.UsageError as error:  # the channel is closed
-            raise ServerUnavailable(f"{self._target}: {error}") from error
-
-    async def wait(self, ticket: Any) -> Any:
-        """The reply to a call."""
-        try:
-            if ticket.gathered is not None:
-                async for message in ticket.rpc:
-                    ticket.gathered.take(message)
-                return ticket.gathered.fetched()
-            if not ticket.stream:
-                return ticket.reply(await ticket.rpc)
-            message = await ticket.rpc.read()
-            return ticket.reply(None if message is grpc.aio.EOF else message)
-        except grpc.RpcError as error:
-            raise _error(self._target, error) from error
-        finally:
-            self._done(ticket)

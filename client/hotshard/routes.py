@@ -56,7 +56,7 @@ def _async_server(kind: str, place: str, options: Options) -> AsyncTransport:
         from hotshard.local_async import AsyncLocalTransport
 
         return AsyncLocalTransport(place, options.timeout_s)
-    from hotshard.remote import AsyncRemoteTransport
+    from hotshard.remote_async import AsyncRemoteTransport
 
     return AsyncRemoteTransport(place, options)
 

@@ -484,11 +484,14 @@ class LocateReply(_message.Message):
     MEMBERS_FIELD_NUMBER: _builtins.int
     TICKET_FIELD_NUMBER: _builtins.int
     TICKET_EXPIRES_FIELD_NUMBER: _builtins.int
+    CLUSTER_FIELD_NUMBER: _builtins.int
     view_version: _builtins.int
     ticket: _builtins.bytes
     """for the bulk ports (docs/BULK.md); empty: none is needed"""
     ticket_expires: _builtins.int
     """seconds since 1970"""
+    cluster: _builtins.str
+    """its name, which requests to the bulk ports carry"""
     @_builtins.property
     def object(self) -> _types_pb2.ObjectInfo: ...
     @_builtins.property
@@ -506,10 +509,11 @@ class LocateReply(_message.Message):
         members: _abc.Iterable[_types_pb2.Member] | None = ...,
         ticket: _builtins.bytes = ...,
         ticket_expires: _builtins.int = ...,
+        cluster: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["object", b"object"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["members", b"members", "object", b"object", "shards", b"shards", "ticket", b"ticket", "ticket_expires", b"ticket_expires", "view_version", b"view_version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cluster", b"cluster", "members", b"members", "object", b"object", "shards", b"shards", "ticket", b"ticket", "ticket_expires", b"ticket_expires", "view_version", b"view_version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

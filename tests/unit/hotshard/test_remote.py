@@ -90,7 +90,7 @@ def test_nobody_there(monkeypatch: pytest.MonkeyPatch):
 
 
 async def test_nobody_there_async(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("hotshard.remote.CHECK_S", 0.1)
+    monkeypatch.setattr("hotshard.remote_async.CHECK_S", 0.1)
     with pytest.raises(hotshard.ServerUnavailable):
         async with hotshard.aio.connect("127.0.0.1:1", direct="never"):
             raise AssertionError

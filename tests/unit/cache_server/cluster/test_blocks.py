@@ -94,6 +94,42 @@ async def test_an_owner_cut_off_from_the_origin_is_helped(tmp_path):
         assert await read(other, uri) == body
 
 
+async def test_the_readers_of_an_owner_that_is_cut_off_are_helped_though_a_member_waits_too(
+    tmp_path,
+):
+    async with cluster(tmp_path, 3) as (origin, members):
+        body = content(BLOCK)
+        uri = origin.put("a", body)
+        owner = owner_of(members, origin, uri)
+        other = next(m for m in members if m is not owner)
+        info = origin.info(uri)
+        for each in (owner, other):
+            each.cache._catalog._learn(uri, info, 60)
+        guarded = owner.cache._table.of(uri)[0].source
+        inner = guarded._inner
+        asked = asyncio.Event()
+
+        class Away:
+            def __getattr__(self, name):
+                return getattr(inner, name)
+
+            async def fetch(self, want, target):
+                async with asyncio.timeout(
+                    20
+                ):  # until our own reader has joined the member's flight
+                    asked.set()
+                    while not all(f._flight.ours for f in owner.cache._fills):
+                        await asyncio.sleep(0.01)
+                raise OriginUnavailable("cut off")
+
+        guarded._inner = Away()
+        async with asyncio.TaskGroup() as group:
+            theirs = group.create_task(read(other, uri, version=info.version))
+            await asked.wait()
+            own = group.create_task(read(owner, uri, version=info.version))
+        assert (own.result(), theirs.result()) == (body, body)
+
+
 async def test_disagreeing_views_only_cost_time(tmp_path):
     async with cluster(tmp_path, 2) as (origin, members):
         a, b = members

@@ -107,7 +107,10 @@ def bare_debian(tmp_path_factory):
         subprocess.run(
             ["debootstrap", "--variant=minbase", packages, "trixie", str(root)], check=True
         )
-    shutil.copyfile("/etc/resolv.conf", root / "etc/resolv.conf")
+    # How this machine reaches its package index.
+    for name in ("resolv.conf", "pip.conf", "ssl/certs/ca-certificates.crt"):
+        if Path("/etc", name).exists():
+            shutil.copyfile(Path("/etc", name), root / "etc" / name)
     return root
 
 

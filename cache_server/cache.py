@@ -13,7 +13,6 @@ from its reader callback. Payload never passes through here: callers get descrip
 vanished meanwhile, or failed its check, is simply filled again.
 """
 
-import asyncio
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from itertools import islice
@@ -22,6 +21,7 @@ from cache_server.catalog import Catalog
 from cache_server.fill import Fill, FillTools
 from cache_server.fills import Fills
 from cache_server.flight import settled
+from cache_server.many_opens import ManyOpens, OneByOne
 from cache_server.metrics import Metrics
 from cache_server.opened import Ask, Explanation, FileExtent, Opened
 from cache_server.origins.origin import ListPage
@@ -33,7 +33,7 @@ from cache_server.store.shard import ShardKey
 from cache_server.store.verify import Sums
 from cache_server.transient import Transient
 from hotshard.core.blocks import Piece, shard_digest
-from hotshard.core.errors import CorruptData, HotshardError, NotFound, StaleObject
+from hotshard.core.errors import CorruptData, HotshardError, StaleObject
 from hotshard.core.objects import ObjectInfo
 from hotshard.openfile import OpenFile
 
@@ -62,6 +62,8 @@ class Cache:
         self._metrics = metrics
         self._fills = self.fills = Fills(tools)
         """The shards on their way."""
+        one = OneByOne(self.open_now, self.open, self._fill, self._streamed)
+        self._many = ManyOpens(one, table, catalog, tools, metrics)
         self._readers = Readers(self._geometry.block_bytes)
         self._misses: Recent[str, str] = Recent(MISSES_OBJECTS)
 
@@ -188,19 +190,7 @@ class Cache:
 
     async def open_many(self, asks: Sequence[Ask]) -> list[Opened | HotshardError]:
         """Open several small objects at once, each answer an opening or its error."""
-        answers: list[Opened | HotshardError | None] = [
-            self.open_now(ask.uri, ask.version, ask.offset, ask.length) for ask in asks
-        ]
-        cold = [i for i, answer in enumerate(answers) if answer is None]
-        if cold:
-            await self._open_descriptors([asks[i] for i in cold])
-        async with asyncio.TaskGroup() as group:
-            for i in cold:
-                ask = asks[i]
-                answers[i] = self.open_now(ask.uri, ask.version, ask.offset, ask.length)
-                if answers[i] is None:
-                    group.create_task(self._open_into(answers, i, ask))
-        return [a if a is not None else NotFound("not answered") for a in answers]
+        return await self._many.open(asks)
 
     def touch(self, uris: Iterable[str]) -> None:
         """These objects were read again without asking us: recency for the eviction policy."""
@@ -294,10 +284,22 @@ class Cache:
         try:
             return [await self._on_disk(mounted, info, piece, forwarded=forwarded)], True
         except NotAdmitted:
-            self._metrics.shard_lookup("bypass", piece.stop - piece.start)
-            self._misses.put(info.uri, "not kept: the disk is full of what is read as often")
+            return await self._streamed(mounted, info, piece, forwarded=forwarded)
         except NoSpace:
             self._misses.put(info.uri, "no disk space: served from memory")
+        return await self._from_memory(mounted, info, piece, forwarded=forwarded)
+
+    async def _streamed(
+        self, mounted: Mounted, info: ObjectInfo, piece: Piece, *, forwarded: bool
+    ) -> tuple[list[FileExtent], bool]:
+        """What is not to be kept."""
+        self._metrics.shard_lookup("bypass", piece.stop - piece.start)
+        self._misses.put(info.uri, "not kept: the disk is full of what is read as often")
+        return await self._from_memory(mounted, info, piece, forwarded=forwarded)
+
+    async def _from_memory(
+        self, mounted: Mounted, info: ObjectInfo, piece: Piece, *, forwarded: bool
+    ) -> tuple[list[FileExtent], bool]:
         base = piece.index * self._geometry.shard_bytes
         start, stop = base + piece.start, base + piece.stop
         extents = await self._transient.extents(mounted, info, start, stop, forwarded=forwarded)
@@ -375,24 +377,3 @@ class Cache:
             if not self._store.contains(key.digest):
                 with suppress(NotAdmitted):
                     self._fill(mounted, info, key).ahead(piece.start, piece.stop)
-
-    async def _open_into(
-        self, answers: list[Opened | HotshardError | None], i: int, ask: Ask
-    ) -> None:
-        try:
-            answers[i] = await self.open(ask.uri, ask.version, ask.offset, ask.length)
-        except HotshardError as error:
-            answers[i] = error
-
-    async def _open_descriptors(self, asks: Sequence[Ask]) -> None:
-        """Open the sealed shards among these in one go, so that `open_now` finds them."""
-        digests = []
-        for ask in asks:
-            fresh = self._catalog.fresh(ask.uri)
-            if fresh is not None:
-                index = ask.offset // self._geometry.shard_bytes
-                digest = shard_digest(ask.uri, fresh[0].version, index)
-                if self._store.contains(digest):
-                    digests.append(digest)
-        if digests:
-            await self._store.open_many(digests)

@@ -1,7 +1,7 @@
 """A fill: one shard on its way from the origin to a sealed file.
 
-Two kinds behind one interface: a shard of one block comes in one go (`WholeFill`: reserve, fetch, seal),
-a larger one block by block, as its readers ask (`BlockFill`, block_fill.py).
+Two kinds behind one interface: a shard of one block comes in one go (`WholeFill`, whole_fill.py), a larger
+one block by block, as its readers ask (`BlockFill`, block_fill.py).
 
 The fetches belong to the server, not to the reader that caused them: readers wait with `settled`, which
 leaves the awaited future alone, so a reader that is cancelled disturbs neither the fetch nor the other
@@ -11,12 +11,12 @@ readers.
 import asyncio
 import logging
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any
 
 from cache_server.block_flight import BlockFlight
-from cache_server.flight import Spawn, settled
+from cache_server.flight import Spawn
 from cache_server.origins.origin import Fetched, PeerBlocks, Target, Want
 from cache_server.origins.table import Mounted
 from cache_server.scope import step
@@ -129,33 +129,48 @@ class Fill(ABC):
         if self.idle and not self.closed:
             await self._close(NoSpace("the partial shard was given up for its space"), "dropped")
 
-    async def _fetch(self, block: int, algorithm: Algorithm, flight: BlockFlight) -> Fetched:
-        """A block, from the peers or else from the origin.
-
-        Peers are asked without a slot: two full nodes would wait for each other.
-        """
+    def _want(self, block: int, algorithm: Algorithm) -> tuple[Want, int]:
+        """A block as its origin knows it, and where it goes in the file."""
         geometry = self._tools.geometry
         file_offset = block * geometry.block_bytes
-        length = geometry.block_size(self.key.size, block)
         offset = self.key.index * geometry.shard_bytes + file_offset
-        want = Want(self._info, offset, length, algorithm)
+        length = geometry.block_size(self.key.size, block)
+        return Want(self._info, offset, length, algorithm), file_offset
+
+    async def _fetch(
+        self,
+        block: int,
+        algorithm: Algorithm,
+        flight: BlockFlight,
+        go_on: Callable[[], Coroutine[Any, Any, Fetched]] | None = None,
+    ) -> Fetched:
+        """A block, from the peers or else from the origin.
+
+        Peers are asked without a slot: two full nodes would wait for each other. A flight that has its
+        slot already keeps it; `go_on` is the rest of a fetch that was begun.
+        """
+        want, file_offset = self._want(block, algorithm)
         peers = self._mounted.peers
         if peers is not None:
             target = Target((await self._file()).fd, file_offset)
             found = await self._from_peers(peers, want, target, flight)
             if found is not None:
-                self._tools.on_bytes(self.key.uri, "peer", length)
+                self._tools.on_bytes(self.key.uri, "peer", want.length)
                 return found
         slots = self._tools.slots
-        flight.ticket = slots.ask(demand=flight.demand)
-        with step("slot"):
-            await slots.acquire(flight.ticket)
+        if flight.ticket is None:
+            flight.ticket = slots.ask(demand=flight.demand)
+            with step("slot"):
+                await slots.acquire(flight.ticket)
         try:
-            target = Target((await self._file()).fd, file_offset)
-            fetched = await self._from_origin(want, target, flight)
+            if go_on is not None:
+                fetched = await go_on()
+            else:
+                target = Target((await self._file()).fd, file_offset)
+                fetched = await self._from_origin(want, target, flight)
         finally:
             slots.release(flight.ticket)
-        self._tools.on_bytes(self.key.uri, "origin", length)
+        self._tools.on_bytes(self.key.uri, "origin", want.length)
         return fetched
 
     async def _from_origin(self, want: Want, target: Target, flight: BlockFlight) -> Fetched:
@@ -230,80 +245,6 @@ class Fill(ABC):
 
     def _told(self, outcome: str) -> None:
         self._tools.on_fill(outcome, asyncio.get_running_loop().time() - self.began_s)
-
-
-class WholeFill(Fill):
-    """A shard of at most one block, from reserving to sealing in one task.
-
-    It is never handed out partial: sealing so little takes no time to speak of, and what is sealed can
-    be leased.
-    """
-
-    def __init__(
-        self,
-        key: ShardKey,
-        info: ObjectInfo,
-        mounted: Mounted,
-        tools: FillTools,
-        *,
-        demand: bool,
-    ) -> None:
-        super().__init__(key, info, mounted, tools)
-        self._flight = BlockFlight(demand=demand, forwarded=False)
-        tools.spawn(self._run())
-
-    @property
-    def idle(self) -> bool:
-        """Never: it is always on its way."""
-        return False
-
-    @property
-    def present_bytes(self) -> int:
-        """None, until it is sealed."""
-        return 0
-
-    async def want(
-        self,
-        start: int,  # noqa: ARG002
-        stop: int,  # noqa: ARG002
-        *,
-        demand: bool = True,
-        forwarded: bool = False,
-    ) -> None:
-        """Wait until it is sealed."""
-        self._join(self._flight, demand=demand, forwarded=forwarded)
-        await settled(self.sealed)
-        self.sealed.result()
-
-    def ahead(self, start: int, stop: int) -> None:
-        """It is on its way already."""
-
-    def present_stop(self, start: int) -> int:
-        """Nothing is present before all is."""
-        return start
-
-    def sums(self, start: int, stop: int) -> Sums | None:  # noqa: ARG002
-        """None, until it is sealed."""
-        return None
-
-    def reader(self) -> OpenFile:
-        """Nothing to hand out before it is sealed."""
-        raise AssertionError("present_stop() says that nothing is present")
-
-    async def _run(self) -> None:
-        try:
-            if self.key.size:
-                fetched = await self._fetch(0, Algorithm.XXH3_64, self._flight)
-                whole = fetched.whole if self.key.size == self.key.object_size else None
-                await self._seal([fetched.checksum], fetched.algorithm, whole)
-            else:
-                await self._file()
-                await self._seal([], Algorithm.XXH3_64, None)
-        except asyncio.CancelledError:
-            self.sealed.cancel()
-            raise
-        except Exception as error:  # noqa: BLE001 - whatever it is belongs to those who wait
-            await self._close(self._reason(error))
 
 
 def fail(future: "asyncio.Future[Any]", error: Exception) -> None:

@@ -5,13 +5,14 @@ from collections.abc import Iterator
 from functools import partial
 
 from cache_server.block_fill import BlockFill
-from cache_server.fill import Fill, FillTools, WholeFill
+from cache_server.fill import Fill, FillTools
 from cache_server.opened import ShardState
 from cache_server.origins.table import Mounted
 from cache_server.recent import Recent
 from cache_server.store.options import ShardReport
 from cache_server.store.shard import ShardKey
 from cache_server.store.verify import Sums
+from cache_server.whole_fill import WholeFill
 from hotshard.core.objects import ObjectInfo
 
 SUMS_SHARDS = 1024  # shards whose checksums members have asked for, and may ask for again

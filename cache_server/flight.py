@@ -6,7 +6,7 @@ the others waiting for ever when it is cancelled.)
 """
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterable
 from typing import Any, Generic, TypeVar
 
 Spawn = Callable[[Coroutine[Any, Any, None]], None]
@@ -33,6 +33,28 @@ async def settled(future: "asyncio.Future[Any]") -> None:
         await waiter
     finally:
         future.remove_done_callback(wake)
+
+
+async def all_settled(futures: Iterable["asyncio.Future[Any]"]) -> None:
+    """`settled` for many, with one wait for all."""
+    waiter = asyncio.get_running_loop().create_future()
+    pending = [future for future in futures if not future.done()]
+    left = len(pending)
+
+    def wake(_: object) -> None:
+        nonlocal left
+        left -= 1
+        if not left and not waiter.done():
+            waiter.set_result(None)
+
+    for future in pending:
+        future.add_done_callback(wake)
+    try:
+        if pending:
+            await waiter
+    finally:
+        for future in pending:
+            future.remove_done_callback(wake)
 
 
 class Flights(Generic[Key, Value]):

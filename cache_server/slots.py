@@ -7,17 +7,27 @@ A wait can be promoted from prefetch to demand, when a reader turns up for a blo
 
 import asyncio
 from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import dataclass
 
 
 class Ticket:
     """One wait for a slot, and then the slot itself; give it back with `FetchSlots.release`."""
 
-    __slots__ = ("demand", "granted")
+    __slots__ = ("demand", "granted", "then")
 
-    def __init__(self, granted: "asyncio.Future[None]", *, demand: bool) -> None:
-        self.granted = granted
+    def __init__(self, then: Callable[[], None] | None, *, demand: bool) -> None:
+        self.granted: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.then = then
         self.demand = demand
+
+    def grant(self) -> None:
+        """The slot is there."""
+        # A cancelled waiter whose CancelledError has not run yet releases the slot in acquire().
+        if not self.granted.done():
+            self.granted.set_result(None)
+        if self.then is not None:
+            self.then()
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,9 +56,9 @@ class FetchSlots:
             False: OrderedDict(),
         }
 
-    def ask(self, *, demand: bool) -> Ticket:
-        """Queue for a slot; await `acquire(ticket)` before using it."""
-        ticket = Ticket(asyncio.get_running_loop().create_future(), demand=demand)
+    def ask(self, *, demand: bool, then: Callable[[], None] | None = None) -> Ticket:
+        """Queue for a slot: `then` is called when it is there, perhaps at once. Or await `acquire`."""
+        ticket = Ticket(then, demand=demand)
         self._waiting[demand][ticket] = None
         self._grant()
         return ticket
@@ -101,6 +111,4 @@ class FetchSlots:
                 return
             ticket, _ = self._waiting[demand].popitem(last=False)
             self._running[demand] += 1
-            # A cancelled waiter whose CancelledError has not run yet releases the slot in acquire().
-            if not ticket.granted.done():
-                ticket.granted.set_result(None)
+            ticket.grant()

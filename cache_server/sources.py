@@ -43,7 +43,13 @@ async def open_origin(
     opened = origin_of(origin, config.fetch, partial(metrics.origin_request, origin.prefix))
     await opened.start()
     stack.push_async_callback(opened.close)
-    return Mounted(opened, origin.metadata_ttl_s, origin.immutable, origin.strict)
+    return Mounted(
+        opened,
+        origin.metadata_ttl_s,
+        origin.immutable,
+        origin.strict,
+        quick=opened if isinstance(opened, S3Origin) else None,
+    )
 
 
 def limits(mounted: Sequence[Mounted]) -> dict[str, Limit]:

@@ -90,6 +90,7 @@ class ClusterNode:
             origin=shared,
             source=guarded,
             peers=self._blocks,
+            quick=None,
             metadata_ttl_s=alone.metadata_ttl_s / 2,
         )
 

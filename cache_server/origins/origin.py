@@ -4,9 +4,9 @@ An origin serves the objects below one `prefix`. It knows nothing of shards or c
 bytes of one range straight into a file: payload does not pass through the event loop.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 from hotshard.core.checksum import Algorithm, Checksum
 from hotshard.core.objects import ObjectInfo
@@ -43,6 +43,11 @@ class Want:
     length: int
     algorithm: Algorithm = Algorithm.XXH3_64
     """Which checksum to compute as the bytes arrive."""
+
+    @property
+    def entire(self) -> bool:
+        """Whether it is all of the object."""
+        return self.length == self.info.size
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +103,31 @@ class Origin(Protocol):
 
     async def close(self) -> None:
         """Give up connections and threads; idempotent."""
+
+
+class Interrupted(Exception):
+    """A fetch that was begun did not get through at its first try."""
+
+    def __init__(self, go_on: Callable[[], Coroutine[Any, Any, Fetched]]) -> None:
+        super().__init__()
+        self.go_on = go_on
+        """The rest of its tries; returns and raises as `fetch` does."""
+
+
+Landed = Callable[[Fetched | Exception], None]
+"""Told on the event loop of a fetch that was begun: what it wrote, what `fetch` would raise, or
+Interrupted."""
+
+
+class QuickOrigin(Protocol):
+    """An origin that can begin to fetch without a task or a future: for very many small objects."""
+
+    def begin_fetch(self, want: Want, target: Target, landed: Landed) -> bool:
+        """Begin a `fetch` if nothing has to be waited for first; False: it cannot, use `fetch`.
+
+        `landed` is called once, after this has returned; then nothing writes to the target any more.
+        After `close` it may be called no more.
+        """
 
 
 class PeerBlocks(Protocol):

@@ -32,15 +32,24 @@ class Pace:
     @asynccontextmanager
     async def turn(self) -> AsyncIterator[None]:
         """Wait for a turn, and hold it."""
-        if self._running >= self.limit or self._waiting:
+        if not self.enter():
             await self._wait()
-        else:
-            self._running += 1
         try:
             yield
         finally:
-            self._running -= 1
-            self._admit()
+            self.leave()
+
+    def enter(self) -> bool:
+        """Take a turn if there is one to be had now; give it back with `leave`."""
+        if self._running >= self.limit or self._waiting:
+            return False
+        self._running += 1
+        return True
+
+    def leave(self) -> None:
+        """Give a turn back."""
+        self._running -= 1
+        self._admit()
 
     def succeeded(self) -> None:
         """A request was answered."""
@@ -58,8 +67,7 @@ class Pace:
             await turn
         except asyncio.CancelledError:
             if turn.done() and not turn.cancelled():  # it was given, and is not needed
-                self._running -= 1
-                self._admit()
+                self.leave()
             raise
 
     def _admit(self) -> None:

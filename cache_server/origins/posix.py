@@ -14,7 +14,6 @@ import errno
 import functools
 import os
 import threading
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeVar
@@ -28,7 +27,8 @@ from cache_server.origins.origin import (
     ignore_request,
 )
 from cache_server.origins.threads import Threads
-from cache_server.origins.transfer import FileSink, TargetFailed, Transfer, in_thread
+from cache_server.origins.transfer import FileSink, Transfer, in_thread
+from cache_server.origins.tries import counted
 from hotshard.core.checksum import Checksum, checksum
 from hotshard.core.errors import (
     HotshardError,
@@ -37,7 +37,6 @@ from hotshard.core.errors import (
     OriginUnavailable,
     PermissionDenied,
     StaleObject,
-    code_name,
 )
 from hotshard.core.objects import ObjectInfo
 from hotshard.core.uri import parse
@@ -174,27 +173,13 @@ class PosixOrigin:
         self, verb: str, uri: str, call: Callable[[Transfer], T], payload_bytes: int = 0
     ) -> T:
         transfer = Transfer()
-        began = time.monotonic()
-        outcome, counted = "cancelled", 0
-        try:
-            async with asyncio.timeout(self._timeout_s):
-                job = functools.partial(call, transfer)
-                result = await in_thread(self._pool, job, transfer, grace_s=_GRACE_S)
-        except TargetFailed as error:
-            outcome = "internal"
-            raise error.error from error
-        except HotshardError as error:
-            outcome = code_name(error).lower()
-            raise
-        except OSError as error:
-            failure = _failure_of(error, uri, self._timeout_s)
-            outcome = code_name(failure).lower()
-            raise failure from error
-        else:
-            outcome, counted = "ok", payload_bytes
-            return result
-        finally:
-            self._on_request(verb, outcome, time.monotonic() - began, counted)
+        with counted(self._on_request, verb, payload_bytes):
+            try:
+                async with asyncio.timeout(self._timeout_s):
+                    job = functools.partial(call, transfer)
+                    return await in_thread(self._pool, job, transfer, grace_s=_GRACE_S)
+            except OSError as error:
+                raise _failure_of(error, uri, self._timeout_s) from error
 
     def _path(self, uri: str) -> str:
         self._check(uri)

@@ -1,23 +1,37 @@
 """A thread with an event loop of its own, for network work that the server's loop should not carry.
 
-The server's loop hands over coroutines and awaits their outcome; a burst costs one wake-up in each
-direction. Few such threads cost less than one thread per request: they do not fight for the interpreter
-lock each time a system call returns (docs/adr/0002).
+The server's loop hands over coroutines and awaits their outcome, or, where there are very many, plain
+functions that begin something. A burst costs one wake-up in each direction. Few such threads cost less
+than one thread per request: they do not fight for the interpreter lock each time a system call returns
+(docs/adr/0002).
 """
 
 import asyncio
 import contextlib
-import functools
+import logging
 import threading
 from collections import deque
 from collections.abc import Callable, Coroutine
+from functools import partial
 from typing import Any, Generic, TypeVar
 
 import uvloop
 
 from cache_server.flight import settled
 
+log = logging.getLogger(__name__)
+
+# Outcomes of what was posted go back several at a time: a wake-up of the caller for each would have the
+# two threads take the interpreter lock from each other at every small object.
+_LINGER_S = 0.001
+_LINGER_OUTCOMES = 8
+
 T = TypeVar("T")
+
+Landed = Callable[[T | Exception], None]
+Begin = Callable[[Landed[T]], Coroutine[Any, Any, T] | None]
+"""Begins work in the thread and returns: None, and calls what it was given with the outcome later; or a
+coroutine that does it, to be run as a task."""
 
 
 class _Job(Generic[T]):
@@ -46,6 +60,15 @@ class _Job(Generic[T]):
         if self.task:
             self.task.cancel()
 
+    def land(self) -> None:
+        """Back on the caller's loop."""
+        if isinstance(self.error, asyncio.CancelledError):
+            self.outcome.cancel()
+        elif self.error is not None:
+            self.outcome.set_exception(self.error)
+        else:
+            self.outcome.set_result(self.result)  # type: ignore[arg-type] # the work's own
+
 
 class Reactor:
     """One thread. Used from the loop that calls `start`, and from no other."""
@@ -58,11 +81,13 @@ class Reactor:
         self._caller: asyncio.AbstractEventLoop
         self._group: asyncio.TaskGroup
         self._stopping: asyncio.Event
-        self._inbox: deque[_Job[Any]] = deque()
-        self._outbox: deque[_Job[Any]] = deque()
+        self._inbox: deque[Callable[[], None]] = deque()
+        self._outbox: deque[Callable[[], None]] = deque()
         # A wake-up is under way. Cleared before the box is emptied, and set after it was filled: so
         # whatever finds it set is still seen by that wake-up.
         self._inbox_told = self._outbox_told = False
+        self._posted = 0  # begun here and without an outcome
+        self._lingering: asyncio.TimerHandle | None = None
 
     def start(self) -> None:
         """Start the thread."""
@@ -84,11 +109,7 @@ class Reactor:
     async def run(self, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
         """Run a coroutine over there; when cancelled, cancel it and wait until it has ended."""
         job: _Job[T] = _Job(work, self._caller.create_future())
-        self.in_flight += 1
-        self._inbox.append(job)
-        if not self._inbox_told:
-            self._inbox_told = True
-            self._loop.call_soon_threadsafe(self._take_in)
+        self._send(partial(self._start, job))
         try:
             await settled(job.outcome)
         except asyncio.CancelledError:
@@ -101,19 +122,31 @@ class Reactor:
             raise
         return job.outcome.result()
 
+    def post(self, begin: Begin[T], landed: Landed[T]) -> None:
+        """Begin work over there without a task, and be told of its outcome here.
+
+        What runs when the reactor is closed may have no outcome.
+        """
+        self._send(partial(self._begin, begin, landed))
+
     # -- on the caller's loop --------------------------------------------------------------------
+
+    def _send(self, start: Callable[[], None]) -> None:
+        self.in_flight += 1
+        self._inbox.append(start)
+        if not self._inbox_told:
+            self._inbox_told = True
+            self._loop.call_soon_threadsafe(self._take_in)
 
     def _give_out(self) -> None:
         self._outbox_told = False
         while self._outbox:
-            job = self._outbox.popleft()
+            land = self._outbox.popleft()
             self.in_flight -= 1
-            if isinstance(job.error, asyncio.CancelledError):
-                job.outcome.cancel()
-            elif job.error is not None:
-                job.outcome.set_exception(job.error)
-            else:
-                job.outcome.set_result(job.result)
+            try:
+                land()
+            except Exception:  # a defect of whoever waited; the others have theirs to come
+                log.exception("the outcome of a request")
 
     # -- in the thread ---------------------------------------------------------------------------
 
@@ -135,16 +168,51 @@ class Reactor:
     def _take_in(self) -> None:
         self._inbox_told = False
         while self._inbox:
-            job = self._inbox.popleft()
-            job.task = self._group.create_task(job.run())
-            job.task.add_done_callback(functools.partial(self._ended, job))
+            self._inbox.popleft()()
+
+    def _start(self, job: _Job[Any]) -> None:
+        job.task = self._group.create_task(job.run())
+        job.task.add_done_callback(partial(self._ended, job))
 
     def _ended(self, job: _Job[Any], task: asyncio.Task[None]) -> None:
         # Not the end of run(): a task that is cancelled before its first step never enters it.
         if task.cancelled():
             job.error = asyncio.CancelledError()
-        self._outbox.append(job)
+        self._outbox.append(job.land)
+        self._tell()
+
+    def _begin(self, begin: Begin[T], landed: Landed[T]) -> None:
+        self._posted += 1
+
+        def ended(outcome: T | Exception) -> None:
+            self._posted -= 1
+            self._outbox.append(partial(landed, outcome))
+            if not self._posted or len(self._outbox) >= _LINGER_OUTCOMES:
+                self._tell()
+            elif self._lingering is None:
+                self._lingering = self._loop.call_later(_LINGER_S, self._tell)
+
+        try:
+            work = begin(ended)
+        except Exception as error:  # noqa: BLE001 - it belongs to who waits, not to this thread
+            ended(error)
+            return
+        if work is not None:
+            self._group.create_task(_finish(work, ended))
+
+    def _tell(self) -> None:
+        if self._lingering is not None:
+            self._lingering.cancel()
+            self._lingering = None
         if not self._outbox_told:
             self._outbox_told = True
             with contextlib.suppress(RuntimeError):  # the caller's loop has ended
                 self._caller.call_soon_threadsafe(self._give_out)
+
+
+async def _finish(work: Coroutine[Any, Any, T], ended: Landed[T]) -> None:
+    try:
+        outcome: T | Exception = await work
+    except Exception as error:  # noqa: BLE001 - it belongs to who waits, not to this thread
+        outcome = error
+    ended(outcome)

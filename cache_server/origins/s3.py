@@ -1,7 +1,7 @@
 """The S3 origin: any bucket of AWS, or of a server that speaks its protocol.
 
 Bytes and HEADs go through engines (s3_engine.py) in threads of their own; LISTs, and whatever an engine
-declines, through aiobotocore (s3_client.py). Tries, waits and the retry budget are here: both share them.
+declines, through aiobotocore (s3_client.py). Tries and waits (tries.py) are shared by both.
 
 The ETag is the version, and every GET carries it in If-Match. A versioned bucket is read at its current
 version: `versionId` is not sent, because reading by it needs the permission s3:GetObjectVersion, which
@@ -11,30 +11,28 @@ Keys that end in "/" are folder marks of consoles, not objects: they are neither
 """
 
 import asyncio
-import functools
-import logging
 import os
-import random
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
+from functools import partial
 from typing import Any, TypeVar
 
 from cache_server.origins.origin import (
     Fetched,
+    Interrupted,
+    Landed,
     ListPage,
     OnRequest,
     Target,
     Want,
     ignore_request,
 )
-from cache_server.origins.pace import Pace
 from cache_server.origins.reactor import Reactor
 from cache_server.origins.s3_client import Answer, S3Client, S3Options, timeouts_of
-from cache_server.origins.s3_connection import Endpoint
+from cache_server.origins.s3_connection import Endpoint, StaleConnection
 from cache_server.origins.s3_engine import Ask, Engine
 from cache_server.origins.s3_replies import (
     Subject,
-    Transient,
     Unexpected,
     check_range,
     if_match,
@@ -44,11 +42,9 @@ from cache_server.origins.s3_replies import (
 )
 from cache_server.origins.threads import Threads
 from cache_server.origins.transfer import FileSink, TargetFailed, Transfer, in_thread
-from cache_server.scope import step
-from hotshard.core.backoff import Backoff, RetryBudget
+from cache_server.origins.tries import Transient, Tries
 from hotshard.core.checksum import Checksum, checksum
 from hotshard.core.errors import (
-    HotshardError,
     InvalidRequest,
     NotFound,
     OriginUnavailable,
@@ -62,11 +58,10 @@ from hotshard.core.uri import Address, parse
 __all__ = ["S3Options", "S3Origin"]
 
 _PAGE_MAX = 1000  # S3's own limit
-_RETRY_AFTER_S_MAX = 30.0  # who asks for a longer pause is down; say so at once
 # At least two, so that a disk that makes one wait does not stop all; each carries 2 to 3 GB/s.
 _REACTORS_MIN, _REACTORS_MAX = 2, 8
+_QUICK_IN_FLIGHT = 64  # begun fetches that one reactor takes before another one helps
 _WRITERS = 4  # threads that write what came through aiobotocore
-log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 
@@ -76,17 +71,16 @@ class S3Origin:
     def __init__(self, options: S3Options, on_request: OnRequest = ignore_request) -> None:
         self.prefix = options.prefix
         self._bucket = parse(options.prefix).bucket
+        self._key_at = len(f"s3://{self._bucket}/")
         self._options = options
         self._on_request = on_request
         self._client = S3Client(options, self._bucket)
-        self._backoff = Backoff(attempts=options.attempts)
-        self._budget = RetryBudget()
-        self._pace = self.pace = Pace(options.concurrency)
+        self._tries = Tries(on_request, attempts=options.attempts, concurrency=options.concurrency)
+        self.pace = self._tries.pace
         self._reactors = [Reactor(f"s3-{number}") for number in range(_reactor_count())]
         self._engines: list[Engine] = []  # one per reactor; none: aiobotocore does everything
         self._resolved = False
         self._resolving = asyncio.Lock()
-        self._slots = {verb: asyncio.Semaphore(options.concurrency) for verb in ("GET", "HEAD")}
         self._writers = Threads(_WRITERS, "s3-writer")
 
     async def start(self) -> None:
@@ -111,7 +105,7 @@ class S3Origin:
         """Describe one object."""
         subject = Subject(uri, self._bucket, pinned=False)
         key = self._key(uri)
-        headers = await self._retried("HEAD", subject, lambda: self._head(subject, key, {}))
+        headers = await self._tries.until_done("HEAD", uri, lambda: self._head(subject, key, {}))
         try:
             return object_info(uri, headers)
         except Unexpected as error:
@@ -128,7 +122,9 @@ class S3Origin:
             query["Delimiter"] = "/"
         if token:
             query["ContinuationToken"] = token
-        page = await self._retried("LIST", subject, lambda: self._client.list(subject, **query))
+        page = await self._tries.until_done(
+            "LIST", prefix, lambda: self._client.list(subject, **query)
+        )
         return self._list_page(page)
 
     async def whole_checksum(self, info: ObjectInfo) -> Checksum | None:
@@ -137,7 +133,9 @@ class S3Origin:
         key = self._key(info.uri)
         extra = {"if-match": if_match(info), "x-amz-checksum-mode": "ENABLED"}
         try:
-            headers = await self._retried("HEAD", subject, lambda: self._head(subject, key, extra))
+            headers = await self._tries.until_done(
+                "HEAD", info.uri, lambda: self._head(subject, key, extra)
+            )
         except (StaleObject, PermissionDenied):
             return None
         return whole_checksum(headers) if version_of(headers) == info.version else None
@@ -145,7 +143,6 @@ class S3Origin:
     async def fetch(self, want: Want, target: Target) -> Fetched:
         """Write the wanted range of exactly that version into the target file."""
         info = want.info
-        key = self._key(info.uri)
         if want.offset < 0 or want.length < 0 or want.offset + want.length > info.size:
             raise InvalidRequest(
                 f"[{want.offset}, {want.offset + want.length}) is not within the"
@@ -155,8 +152,74 @@ class S3Origin:
         if not want.length:
             return Fetched(checksum(want.algorithm, b""), want.algorithm)
         subject = Subject(info.uri, self._bucket, pinned=True)
-        return await self._retried(
-            "GET", subject, lambda: self._get(subject, key, want, target), want.length
+        return await self._get_retried(subject, want, target, None)
+
+    def begin_fetch(self, want: Want, target: Target, landed: Landed) -> bool:
+        """Begin a `fetch` if nothing has to be waited for first (QuickOrigin)."""
+        keys = self._client.keys_now()
+        uri = want.info.uri
+        if (
+            keys is None
+            or not (self._resolved and self._engines and want.length)
+            or not uri.startswith(self.prefix)
+            or not self.pace.enter()
+        ):
+            return False
+        subject = Subject(uri, self._bucket, pinned=True)
+        ask = Ask(uri[self._key_at :], subject, keys)
+        began = time.monotonic()
+
+        def ended(outcome: Fetched | Exception) -> None:
+            self.pace.leave()
+            landed(self._judged(want, target, subject, began, outcome))
+
+        # All on one reactor while it can: threads that take turns at the interpreter cost more than
+        # they carry.
+        number = 0
+        if self._reactors[0].in_flight >= _QUICK_IN_FLIGHT:
+            number = min(range(len(self._reactors)), key=lambda n: self._reactors[n].in_flight)
+        engine = self._engines[number]
+        self._reactors[number].post(partial(engine.begin_get, ask, want, target), ended)
+        return True
+
+    def _judged(
+        self,
+        want: Want,
+        target: Target,
+        subject: Subject,
+        began: float,
+        outcome: Fetched | Exception,
+    ) -> Fetched | Exception:
+        """What a begun fetch comes to; whatever is no outcome for good goes on as `fetch` does."""
+        seconds = time.monotonic() - began
+        if isinstance(outcome, Fetched):
+            try:
+                fetched = _verified(want, outcome)
+            except Transient as error:
+                outcome = error
+            else:
+                self._tries.succeeded()
+                self._on_request("GET", "ok", seconds, want.length)
+                return fetched
+        if isinstance(outcome, Transient):
+            self._on_request("GET", "retry", seconds, 0)
+            rest = partial(self._get_retried, subject, want, target, outcome)
+            return Interrupted(rest)
+        if isinstance(outcome, StaleConnection | Unexpected):
+            self._resolved = self._resolved and isinstance(outcome, StaleConnection)
+            return Interrupted(partial(self._get_retried, subject, want, target, None))
+        if isinstance(outcome, TargetFailed):
+            self._on_request("GET", "internal", seconds, 0)
+            return outcome.error
+        self._on_request("GET", code_name(outcome).lower(), seconds, 0)
+        return outcome
+
+    async def _get_retried(
+        self, subject: Subject, want: Want, target: Target, failed: Transient | None
+    ) -> Fetched:
+        key = self._key(want.info.uri)
+        return await self._tries.until_done(
+            "GET", want.info.uri, lambda: self._get(subject, key, want, target), want.length, failed
         )
 
     # -- one try ---------------------------------------------------------------------------------
@@ -165,7 +228,7 @@ class S3Origin:
         if await self._ready(subject):
             ask = Ask(key, subject, await self._client.keys(subject))
             try:
-                return await self._on_engine("HEAD", lambda engine: engine.head(ask, extra))
+                return await self._on_engine(lambda engine: engine.head(ask, extra))
             except Unexpected:
                 self._resolved = False  # perhaps the bucket is elsewhere: botocore finds out below
         query = {
@@ -179,7 +242,7 @@ class S3Origin:
         if await self._ready(subject):
             ask = Ask(key, subject, await self._client.keys(subject))
             try:
-                fetched = await self._on_engine("GET", lambda engine: engine.get(ask, want, target))
+                fetched = await self._on_engine(lambda engine: engine.get(ask, want, target))
                 return _verified(want, fetched)
             except Unexpected:
                 self._resolved = False
@@ -203,19 +266,18 @@ class S3Origin:
             received += len(piece)
             if received > want.length:
                 break
-            await in_thread(self._writers, functools.partial(sink, memoryview(piece)), transfer)
+            await in_thread(self._writers, partial(sink, memoryview(piece)), transfer)
         if received != want.length:
             raise Transient(f"{received} bytes of body instead of {want.length}")
         return Fetched(sink.sum.value(), sink.algorithm)
 
-    async def _on_engine(self, verb: str, request: Callable[[Engine], Coroutine[Any, Any, T]]) -> T:
-        async with self._slots[verb]:
-            if not self._engines:
-                raise OriginUnavailable(f"{self.prefix} is closed", uri=self.prefix)
-            # The least busy; the first of equals, so that a few requests keep to warm connections.
-            reactor = min(self._reactors, key=lambda reactor: reactor.in_flight)
-            engine = self._engines[self._reactors.index(reactor)]
-            return await reactor.run(lambda: request(engine))
+    async def _on_engine(self, request: Callable[[Engine], Coroutine[Any, Any, T]]) -> T:
+        if not self._engines:
+            raise OriginUnavailable(f"{self.prefix} is closed", uri=self.prefix)
+        # The least busy; the first of equals, so that a few requests keep to warm connections.
+        reactor = min(self._reactors, key=lambda reactor: reactor.in_flight)
+        engine = self._engines[self._reactors.index(reactor)]
+        return await reactor.run(lambda: request(engine))
 
     async def _ready(self, subject: Subject) -> bool:
         """See that the engines know where the bucket is; False: there are none."""
@@ -235,64 +297,6 @@ class S3Origin:
             for _ in self._reactors
             if endpoint
         ]
-
-    # -- tries -----------------------------------------------------------------------------------
-
-    async def _retried(
-        self,
-        verb: str,
-        subject: Subject,
-        attempt: Callable[[], Awaitable[T]],
-        payload_bytes: int = 0,
-    ) -> T:
-        failures = 0
-        while True:
-            began = time.monotonic()
-            outcome, counted = "cancelled", 0
-            try:
-                async with self._pace.turn():
-                    began = time.monotonic()
-                    with step("origin", verb, uri=subject.uri):
-                        result = await attempt()
-            except Transient as error:
-                outcome = "retry"
-                failures += 1
-                log.info(
-                    "%s of %s failed: %s",
-                    verb,
-                    subject.uri,
-                    error,
-                    extra={"try": failures, "seconds": round(time.monotonic() - began, 3)},
-                )
-                if error.slow_down:
-                    self._pace.slowed_down()
-                delay_s = self._delay_s(failures, error)
-                if delay_s is None:
-                    raise OriginUnavailable(
-                        f"{verb} {subject.uri} failed {failures} times, the last time: {error}",
-                        uri=subject.uri,
-                    ) from error
-            except TargetFailed as error:
-                outcome = "internal"
-                raise error.error from error
-            except HotshardError as error:
-                outcome = code_name(error).lower()
-                raise
-            else:
-                outcome, counted = "ok", payload_bytes
-                self._budget.succeeded()
-                self._pace.succeeded()
-                return result
-            finally:
-                self._on_request(verb, outcome, time.monotonic() - began, counted)
-            await asyncio.sleep(delay_s)
-
-    def _delay_s(self, failures: int, error: Transient) -> float | None:
-        if error.retry_after_s > _RETRY_AFTER_S_MAX:
-            return None
-        jitter = random.random()  # noqa: S311
-        delay_s = self._backoff.delay_s(failures, jitter, error.retry_after_s)
-        return delay_s if delay_s is not None and self._budget.try_spend() else None
 
     # -- addresses and listings ------------------------------------------------------------------
 

@@ -8,6 +8,7 @@ before it leaves: the one place where all of that has been settled.
 import contextlib
 import os
 import ssl
+import time
 import urllib.request
 from collections.abc import AsyncIterator, Mapping
 from contextvars import ContextVar
@@ -33,8 +34,9 @@ from botocore.httpsession import get_cert_path
 
 from cache_server.origins.s3_connection import Endpoint, Timeouts
 from cache_server.origins.s3_listing import take_over
-from cache_server.origins.s3_replies import Refusal, Subject, Transient, failure
+from cache_server.origins.s3_replies import Refusal, Subject, failure
 from cache_server.origins.sigv4 import Keys, Signer
+from cache_server.origins.tries import Transient
 from hotshard.core.errors import (
     ConfigError,
     HotshardError,
@@ -45,6 +47,8 @@ from hotshard.core.errors import (
 
 _PROBE_KEY = "hotshard"
 _CHUNK_BYTES = 1 << 20
+_KEYS_S = 1.0
+ANONYMOUS = Keys("", "")
 _probing: ContextVar[bool] = ContextVar("probing", default=False)
 
 
@@ -98,6 +102,8 @@ class S3Client:
         self._exits = contextlib.AsyncExitStack()
         self._session: Any = None
         self._client: Any = None
+        self._keys: Keys | None = None
+        self._keys_at = float("-inf")
         self._payer = {"RequestPayer": "requester"} if options.requester_pays else {}
 
     async def start(self) -> None:
@@ -144,7 +150,18 @@ class S3Client:
             if credentials is None:
                 raise NoCredentialsError
             frozen = await credentials.get_frozen_credentials()
-        return Keys(frozen.access_key, frozen.secret_key, frozen.token)
+        self._keys = Keys(frozen.access_key, frozen.secret_key, frozen.token)
+        self._keys_at = time.monotonic()
+        return self._keys
+
+    def keys_now(self) -> Keys | None:
+        """The credentials, if they were looked at a moment ago; None: await `keys`.
+
+        botocore renews those that expire 10 to 15 minutes ahead, so a moment changes nothing.
+        """
+        if self._options.anonymous:
+            return ANONYMOUS
+        return self._keys if time.monotonic() - self._keys_at < _KEYS_S else None
 
     async def endpoint(self, subject: Subject) -> Endpoint | None:
         """Where and how to ask for objects; None: only botocore can (proxies, other signatures)."""

@@ -9,13 +9,15 @@ import asyncio
 import random
 import socket
 import ssl
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol, cast
 
 from cache_server.origins.http1 import HEAD_BYTES_MAX, Head, MalformedResponse, parse_head
-from cache_server.origins.s3_replies import Transient, Unexpected
+from cache_server.origins.s3_replies import Unexpected
 from cache_server.origins.sigv4 import Signer
 from cache_server.origins.transfer import TargetFailed
+from cache_server.origins.tries import Transient
 from hotshard.core.errors import HotshardError, OriginUnavailable
 
 BUFFER_BYTES = (
@@ -62,8 +64,12 @@ class Receiver(Protocol):
         """The next bytes of the body; the memory is overwritten after this."""
 
 
+Done = Callable[[Exception | None], None]
+"""Told once how a request ended: None, or what kept its answer from being whole."""
+
+
 class Connection(asyncio.BufferedProtocol):
-    """See the module. Callbacks come from the transport, `exchange` from the engine."""
+    """See the module. Callbacks come from the transport, `send` and `exchange` from the engine."""
 
     def __init__(self, timeouts: Timeouts) -> None:
         self.reusable = True
@@ -76,34 +82,47 @@ class Connection(asyncio.BufferedProtocol):
         self._used = False
         self._transport: asyncio.WriteTransport
         self._receiver: Receiver | None = None  # None: nothing is awaited
-        self._waiter: asyncio.Future[None]
+        self._done: Done
         self._remaining = -1  # bytes of body not yet handed on; negative: the head has not come
         self._progress_at = self._deadline = 0.0
-        self._timer: asyncio.TimerHandle
+        # Armed by a request that finds none, and left to find out what it is for when it fires: arming
+        # one for each request would cost a small object a tenth of its price.
+        self._timer: asyncio.TimerHandle | None = None
 
-    async def exchange(self, request: bytes, receiver: Receiver, limit_s: float) -> None:
-        """Send a request, and return when its receiver has had the whole answer.
+    def send(self, request: bytes, receiver: Receiver, limit_s: float, done: Done) -> None:
+        """Send a request; `done` is told when its receiver has had the whole answer, or why not.
 
-        Raises:
-            StaleConnection: the connection had been used before, and was closed in between.
-            Transient: it broke, or is too slow, or does not speak HTTP.
+        It is told of StaleConnection (the connection had been used before, and was closed in between),
+        Transient (it broke, or is too slow, or does not speak HTTP), or what the receiver raised.
         """
         self._start = self._filled = 0
         self._remaining = -1
         self._receiver = receiver
-        self._waiter = self._loop.create_future()
-        self._progress_at = self._loop.time()
-        self._deadline = self._progress_at + limit_s
-        self._timer = self._loop.call_at(self._progress_at + self._read_s, self._check_time)
+        self._done = done
+        now = self._progress_at = self._loop.time()
+        self._deadline = now + limit_s
+        if self._timer is None:
+            self._timer = self._loop.call_at(now + self._read_s, self._check_time)
         self._transport.write(request)
+
+    async def exchange(self, request: bytes, receiver: Receiver, limit_s: float) -> None:
+        """`send`, awaited: raises what `done` would be told."""
+        waiter: asyncio.Future[None] = self._loop.create_future()
+
+        def done(error: Exception | None) -> None:
+            if waiter.done():  # cancelled
+                return
+            if error is None:
+                waiter.set_result(None)
+            else:
+                waiter.set_exception(error)
+
+        self.send(request, receiver, limit_s, done)
         try:
-            await self._waiter
-        except BaseException:
+            await waiter
+        except asyncio.CancelledError:
             self.close()
             raise
-        finally:
-            self._receiver = None
-            self._timer.cancel()
 
     def close(self) -> None:
         """Give the connection up at once."""
@@ -140,6 +159,8 @@ class Connection(asyncio.BufferedProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """The connection is gone, whoever closed it."""
         self.reusable = False
+        if self._timer is not None:
+            self._timer.cancel()
         if self._receiver is None:
             return
         if self._used and not self._filled and self._remaining < 0:
@@ -176,16 +197,16 @@ class Connection(asyncio.BufferedProtocol):
         if not self._remaining:
             self._finish(None)
 
-    def _finish(self, error: BaseException | None) -> None:
+    def _finish(self, error: Exception | None) -> None:
         self._receiver = None
-        if self._waiter.done():  # cancelled
-            return
-        if error:
-            self._waiter.set_exception(error)
-        else:
-            self._waiter.set_result(None)
+        if error is not None:
+            self.close()
+        self._done(error)
 
     def _check_time(self) -> None:
+        self._timer = None
+        if self._receiver is None:
+            return
         now = self._loop.time()
         due = min(self._progress_at + self._read_s, self._deadline)
         if now < due:

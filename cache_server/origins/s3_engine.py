@@ -9,11 +9,12 @@ other side says is believed before it is checked against what was asked for.
 import asyncio
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
+from typing import Any
 
 from cache_server.origins.http1 import Head
-from cache_server.origins.origin import Fetched, Target, Want
+from cache_server.origins.origin import Fetched, Landed, Target, Want
 from cache_server.origins.s3_connection import (
     Connection,
     Endpoint,
@@ -24,7 +25,6 @@ from cache_server.origins.s3_connection import (
 )
 from cache_server.origins.s3_replies import (
     Subject,
-    Transient,
     Unexpected,
     check_range,
     failure,
@@ -34,6 +34,7 @@ from cache_server.origins.s3_replies import (
 )
 from cache_server.origins.sigv4 import Keys, encoded_key
 from cache_server.origins.transfer import FileSink, Transfer
+from cache_server.origins.tries import Transient
 from hotshard.core.checksum import Checksum
 from hotshard.core.errors import HotshardError
 
@@ -83,17 +84,37 @@ class Engine:
 
     async def get(self, ask: Ask, want: Want, target: Target) -> Fetched:
         """GET a range of one version into the target file; raises as `head` does, and TargetFailed."""
-        headers = {"if-match": if_match(want.info)}
-        entire = want.length == want.info.size
-        if entire:  # then S3 sends its checksum along, which it does not with a range
-            headers["x-amz-checksum-mode"] = "ENABLED"
-        else:
-            headers["range"] = f"bytes={want.offset}-{want.offset + want.length - 1}"
-        arrival = _Arrival(want, target, entire=entire)
-        answer = _Answer(ask.subject, arrival.accept)
-        await self._exchange(self._request("GET", ask, headers), answer, want.length)
-        answer.success()
+        arrival = _Arrival(ask.subject, want, target)
+        await self._exchange(self._get_request(ask, want), arrival.answer, want.length)
         return arrival.fetched()
+
+    def begin_get(
+        self, ask: Ask, want: Want, target: Target, landed: Landed
+    ) -> Coroutine[Any, Any, Fetched] | None:
+        """Begin a `get` on a connection that waits for one; without one, `get` itself, to be awaited.
+
+        `landed` is called, later, with what `get` would return or raise, or with StaleConnection.
+        """
+        connection = self._kept()
+        if connection is None:
+            return self.get(ask, want, target)
+        arrival = _Arrival(ask.subject, want, target)
+
+        def done(error: Exception | None) -> None:
+            self._keep(connection)
+            if error is not None:
+                landed(error)
+                return
+            try:
+                fetched = arrival.fetched()
+            except (Unexpected, Transient, HotshardError) as refused:
+                landed(refused)
+            else:
+                landed(fetched)
+
+        limit_s = self._limit_s(want.length)
+        connection.send(self._get_request(ask, want), arrival.answer, limit_s, done)
+        return None
 
     def close(self) -> None:
         """Close the idle connections; the others close when their request is done."""
@@ -101,14 +122,28 @@ class Engine:
         while self._idle:
             self._idle.pop().close()
 
+    def _get_request(self, ask: Ask, want: Want) -> bytes:
+        headers = {"if-match": if_match(want.info)}
+        if want.entire:  # then S3 sends its checksum along, which it does not with a range
+            headers["x-amz-checksum-mode"] = "ENABLED"
+        else:
+            headers["range"] = f"bytes={want.offset}-{want.offset + want.length - 1}"
+        return self._request("GET", ask, headers)
+
+    def _limit_s(self, length: int) -> float:
+        return self._timeouts.read_s + length / _BYTES_PER_S_MIN
+
     async def _exchange(self, request: bytes, receiver: Receiver, length: int) -> None:
-        limit_s = self._timeouts.read_s + length / _BYTES_PER_S_MIN
+        limit_s = self._limit_s(length)
         connection = self._kept() or await connect(self._endpoint, self._timeouts)
         try:
             await connection.exchange(request, receiver, limit_s)
         except StaleConnection:
             connection = await connect(self._endpoint, self._timeouts)
             await connection.exchange(request, receiver, limit_s)
+        self._keep(connection)
+
+    def _keep(self, connection: Connection) -> None:
         if connection.reusable and not self._closed:
             connection.idle_since = asyncio.get_running_loop().time()
             self._idle.append(connection)
@@ -175,23 +210,25 @@ class _Answer:
 class _Arrival:
     """The wanted range on its way into the target."""
 
-    def __init__(self, want: Want, target: Target, *, entire: bool) -> None:
+    def __init__(self, subject: Subject, want: Want, target: Target) -> None:
+        self.answer = _Answer(subject, self._accept)
         self._want = want
         self._target = target
-        self._entire = entire
         self._whole: Checksum | None = None
         self._sink: FileSink
 
-    def accept(self, head: Head) -> Sink:
+    def _accept(self, head: Head) -> Sink:
         """Where the body goes, if it is what was asked for."""
         check_range(head.status, head.headers, self._want)
-        whole = self._whole = whole_checksum(head.headers) if self._entire else None
+        whole = self._whole = whole_checksum(head.headers) if self._want.entire else None
         algorithm = whole.algorithm if whole else self._want.algorithm
         self._sink = FileSink(self._target, algorithm, Transfer())
+        self._sink.allocate(self._want.length)
         return self._sink
 
     def fetched(self) -> Fetched:
-        """What was written."""
+        """What was written; raises what the answer means if it was none of success."""
+        self.answer.success()
         return Fetched(self._sink.sum.value(), self._sink.algorithm, self._whole)
 
 

@@ -10,6 +10,7 @@ from email.utils import parsedate_to_datetime
 from http import HTTPStatus
 
 from cache_server.origins.origin import Want
+from cache_server.origins.tries import Transient
 from hotshard.core.checksum import S3_HEADERS, Checksum, from_s3
 from hotshard.core.errors import (
     HotshardError,
@@ -29,16 +30,6 @@ _RETRIED_CODES = {"RequestTimeout", "SlowDown", "Throttling"}
 _DENIED_CODES = {"ExpiredToken", "InvalidToken", "TokenRefreshRequired", "InvalidAccessKeyId"}
 _SLOW_DOWN = {HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE}
 _SLOW_DOWN_CODES = {"SlowDown", "Throttling", "ThrottlingException", "RequestLimitExceeded"}
-
-
-class Transient(Exception):
-    """This try failed; another may succeed."""
-
-    def __init__(self, reason: str, *, retry_after_s: float = 0.0, slow_down: bool = False) -> None:
-        super().__init__(reason)
-        self.retry_after_s = retry_after_s
-        self.slow_down = slow_down
-        """It failed because there are too many requests."""
 
 
 class Unexpected(Exception):

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from cache_server.origins.origin import Origin, PeerBlocks
+from cache_server.origins.origin import Origin, PeerBlocks, QuickOrigin
 from hotshard.core.errors import PermissionDenied
 from hotshard.core.uri import Address, parse
 
@@ -25,6 +25,8 @@ class Mounted:
     """In a cluster: the origin itself, where `origin` first asks the member that owns the answer."""
     peers: PeerBlocks | None = None
     """In a cluster: where blocks are asked for before the origin."""
+    quick: QuickOrigin | None = None
+    """The origin, if it can begin to fetch at once and nobody is to be asked before it."""
 
     def for_asker(self, *, forwarded: bool) -> Origin:
         """Whom to ask: a question that a member has passed on is not passed on again."""
@@ -53,6 +55,13 @@ class OriginTable:
         """The served prefixes, in order."""
         return sorted(m.origin.prefix for m in self._mounted)
 
+    def covering(self, uri: str) -> Mounted | None:
+        """The origin of an address in its normal form."""
+        for mounted in self._mounted:
+            if uri.startswith(mounted.origin.prefix):
+                return mounted
+        return None
+
     def of(self, uri: str) -> tuple[Mounted, Address]:
         """The origin of an address, and the address itself.
 
@@ -62,9 +71,9 @@ class OriginTable:
         """
         address = parse(uri)
         normal = address.uri
-        for mounted in self._mounted:
-            if normal.startswith(mounted.origin.prefix):
-                return mounted, address
+        mounted = self.covering(normal)
+        if mounted is not None:
+            return mounted, address
         served = ", ".join(self.prefixes) or "none"
         raise PermissionDenied(
             f"{normal[:200]} is not below a configured origin (served: {served});"

@@ -65,6 +65,19 @@ class FileSink:
         self.algorithm = algorithm
         self.sum = running(algorithm)
 
+    def allocate(self, length: int) -> None:
+        """Make room for the bytes that will come.
+
+        Blocks allocated at once cost half of what they cost one by one with the writes (docs/adr/0002).
+
+        Raises:
+            TargetFailed: the target has no room for them.
+        """
+        try:
+            os.posix_fallocate(self._fd, self._offset, length)
+        except OSError as error:
+            raise TargetFailed(error) from error
+
     def __call__(self, data: memoryview) -> None:
         """Take the next bytes.
 

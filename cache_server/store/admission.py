@@ -72,6 +72,13 @@ class Admission:
         volume.partial_bytes += shard.size
         return True
 
+    def roomy(self, key: ShardKey) -> Volume | None:
+        """The disk that a shard prefers, if it has room now and that is known for sure."""
+        volumes = self._disks.ranked(key.digest)
+        if not volumes or self._drops.is_time_to_look(volumes[0]):
+            return None
+        return volumes[0] if volumes[0].fits(footprint(key.size)) else None
+
     def refusal(self, key: ShardKey) -> NoSpace:
         """Why no disk takes a shard."""
         if _home(self._disks.ready(), footprint(key.size)) is None:

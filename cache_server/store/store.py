@@ -16,13 +16,12 @@ Invariants:
 """
 
 import asyncio
-import contextlib
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 
-from cache_server.flight import settled
 from cache_server.store.admission import Admission
+from cache_server.store.blanks import Blanks
 from cache_server.store.disks import Disks
 from cache_server.store.drops import Drops
 from cache_server.store.index import Entry
@@ -42,8 +41,8 @@ from cache_server.store.scrub import Scrubber
 from cache_server.store.sealer import Note, Seal
 from cache_server.store.shard import ShardKey
 from cache_server.store.shelf import Shelf
-from cache_server.store.verify import Sums, new_buffer
-from cache_server.store.volume import BLANKS, Blank, Partial, Volume, footprint
+from cache_server.store.verify import Sums
+from cache_server.store.volume import Partial, Volume, footprint
 from hotshard.core.blocks import Geometry
 from hotshard.core.checksum import Algorithm, Checksum
 from hotshard.core.errors import CorruptData
@@ -80,6 +79,7 @@ class Store:
             events=events,
             shelf=self._shelf,
         )
+        self._blanks = Blanks(self._shelf)
         self._drops = Drops(self._shelf, self._disks, events)
         self._admission = Admission(self._shelf, self._disks, self._drops, options.dataset_of)
         self._opener = Opener(self._shelf, self._disks, self._drops)
@@ -192,7 +192,7 @@ class Store:
                 continue
             blank = None
             try:
-                blank = await self._blank(volume)
+                blank = await self._blanks.one(volume)
             except OSError as error:
                 logger.warning("%s: cannot create a file: %s", volume.path, error)
                 self._disks.failed(volume, error)
@@ -202,6 +202,15 @@ class Store:
             if blank is not None:
                 return Partial(key, blank.file, blank.reader, blank.path, volume)
         raise self._admission.refusal(key)
+
+    def begin_now(self, key: ShardKey) -> Partial | None:
+        """`begin`, if room and a blank file are at hand; None: await `begin`."""
+        volume = self._admission.roomy(key)
+        blank = self._blanks.at_hand(volume) if volume is not None else None
+        if volume is None or blank is None:
+            return None
+        volume.partial_bytes += footprint(key.size)
+        return Partial(key, blank.file, blank.reader, blank.path, volume)
 
     async def seal(
         self,
@@ -222,6 +231,28 @@ class Store:
             CorruptData: the file does not hold what the checksums say; it is quarantined.
             NoSpace: the disk could not take it.
         """
+        done: asyncio.Future[OpenFile] = asyncio.get_running_loop().create_future()
+
+        def sealed(outcome: OpenFile | Exception) -> None:
+            if done.done():  # its caller has left
+                return
+            if isinstance(outcome, Exception):
+                done.set_exception(outcome)
+            else:
+                done.set_result(outcome)
+
+        self.seal_soon(partial_, sums, algorithm, whole, sealed)
+        return await done
+
+    def seal_soon(
+        self,
+        partial_: Partial,
+        sums: Sequence[int],
+        algorithm: Algorithm,
+        whole: Checksum | None,
+        done: Callable[[OpenFile | Exception], None],
+    ) -> None:
+        """`seal` without waiting: `done` is called, later, with what it would return or raise."""
         assert not partial_.released
         partial_.released = True
         volume, key = partial_.volume, partial_.key
@@ -235,15 +266,12 @@ class Store:
             whole=whole,
             quarantine=volume.quarantine,
         )
-        done = asyncio.get_running_loop().create_future()
         job.delivered = partial(self._sealed, job, partial_, done)
         if key.size <= _CHECKED_INLINE_BYTES or volume.dead:
             volume.submit(job)
         else:
             # Goes on to the disk's thread from a callback: a caller that leaves does not stop it.
-            self._shelf.run(partial(_check, job)).add_done_callback(lambda _: volume.submit(job))
-        file: OpenFile = await done
-        return file
+            self._shelf.run(job.check_early).add_done_callback(lambda _: volume.submit(job))
 
     async def discard(self, partial_: Partial) -> None:
         """Give up a partial; nothing happens if it is sealed, or being sealed, already."""
@@ -255,26 +283,9 @@ class Store:
         logger.warning("%s: write failed: %s", partial_.volume.path, error)
         self._disks.failed(partial_.volume, error)
 
-    async def _blank(self, volume: Volume) -> Blank:
-        """A blank file; making them many at a time spares small shards a hop to the pool each."""
-        while (blank := volume.take_blank()) is None:
-            making = volume.blanking or self._make_blanks(volume)
-            if making.done():
-                await asyncio.sleep(0)  # made_blanks() is about to run
-            await settled(making)  # others wait for it too: it outlives a cancelled caller
-            error = making.exception()
-            if error is not None:
-                raise error
-        if volume.blanks < BLANKS // 4 and volume.blanking is None:
-            volume.blanking = self._make_blanks(volume)
-        return blank
-
-    def _make_blanks(self, volume: Volume) -> asyncio.Future[list[Blank]]:
-        making = volume.blanking = self._shelf.run(volume.make_blanks)
-        making.add_done_callback(volume.made_blanks)
-        return making
-
-    def _sealed(self, job: Seal, partial_: Partial, done: asyncio.Future[OpenFile]) -> None:
+    def _sealed(
+        self, job: Seal, partial_: Partial, done: Callable[[OpenFile | Exception], None]
+    ) -> None:
         """The disk's thread is done with a seal."""
         volume, key = partial_.volume, partial_.key
         volume.partial_bytes -= footprint(key.size)
@@ -291,12 +302,7 @@ class Store:
             outcome = CorruptData("the bytes that arrived do not match their checksum", uri=key.uri)
         elif not volume.dead:
             self._take_in(job, volume, partial_.reader)
-        if done.done():
-            return
-        if isinstance(outcome, Exception):
-            done.set_exception(outcome)
-        else:
-            done.set_result(outcome)
+        done(outcome)
 
     def _take_in(self, job: Seal, volume: Volume, reader: OpenFile) -> None:
         """Index a shard that has been recorded and renamed."""
@@ -391,9 +397,3 @@ class Store:
     def describe(self, digest: bytes) -> ShardReport | None:
         """A sealed shard."""
         return shard_report(self._shelf, self._disks, digest)
-
-
-def _check(job: Seal) -> None:
-    """In the pool. An error is left for the disk's thread, which meets it again and reports it."""
-    with contextlib.suppress(OSError):
-        job.check(new_buffer())

@@ -23,7 +23,7 @@ from cache_server.store.shard import ShardKey
 from hotshard.openfile import OpenFile
 
 PAGE = 4096
-BLANKS = 32  # blank partial files made at a time: two open files each
+BLANKS = 64  # blank partial files made at a time: two open files each
 EVICT_BYTES_MAX = 64 << 20  # evicted in one go, so that small shards do not wait one by one
 _QUARANTINE_BYTES_MAX = 1 << 30
 

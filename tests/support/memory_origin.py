@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from cache_server.origins.origin import Fetched, ListPage, Target, Want
+from cache_server.origins.origin import Fetched, Interrupted, Landed, ListPage, Target, Want
 from hotshard.core.checksum import Checksum, checksum
 from hotshard.core.errors import HotshardError, NotFound, StaleObject
 from hotshard.core.objects import ObjectInfo
@@ -101,3 +101,36 @@ class MemoryOrigin:
     def _check_up(self) -> None:
         if self.down is not None:
             raise self.down
+
+
+@dataclass
+class QuickMemory:
+    """Begins fetches of a memory origin, as the S3 origin does."""
+
+    origin: MemoryOrigin
+    group: asyncio.TaskGroup
+    begun: int = 0
+    refuse: int = 0
+    """How many fetches it will not begin."""
+    interrupt: int = 0
+    """How many it begins and leaves to their second try."""
+
+    def begin_fetch(self, want: Want, target: Target, landed: Landed) -> bool:
+        if self.refuse:
+            self.refuse -= 1
+            return False
+        self.begun += 1
+        self.group.create_task(self._fetch(want, target, landed))
+        return True
+
+    async def _fetch(self, want: Want, target: Target, landed: Landed) -> None:
+        outcome: Fetched | Exception
+        if self.interrupt:
+            self.interrupt -= 1
+            outcome = Interrupted(lambda: self.origin.fetch(want, target))
+        else:
+            try:
+                outcome = await self.origin.fetch(want, target)
+            except Exception as error:
+                outcome = error
+        landed(outcome)

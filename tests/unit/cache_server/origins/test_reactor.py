@@ -3,7 +3,8 @@
 import asyncio
 import contextlib
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
+from functools import partial
 
 import pytest
 
@@ -111,3 +112,40 @@ async def test_the_end_cancels_what_runs() -> None:
 
 async def test_one_that_never_started_is_closed() -> None:
     await Reactor("test").close()
+
+
+async def test_what_is_posted_ends_here(reactor: Reactor) -> None:
+    """Begun over there: ended later, as a coroutine, or at once by an error; in any number."""
+    outcomes: list[object] = []
+    all_there = asyncio.Event()
+
+    def landed(outcome: object) -> None:
+        outcomes.append(outcome if isinstance(outcome, int) else type(outcome))
+        if len(outcomes) == 300:
+            all_there.set()
+        if outcome == 7:
+            raise ZeroDivisionError  # a defect here takes nobody else's outcome with it
+
+    async def work(number: int) -> int:
+        await asyncio.sleep(0)
+        if number % 2:
+            raise KeyError(number)
+        return number
+
+    def begin_later(number: int, ended: Callable[[int | Exception], None]) -> None:
+        asyncio.get_running_loop().call_soon(ended, number)
+
+    def fail(_: object) -> None:
+        raise OSError
+
+    for number in range(100):
+        reactor.post(partial(begin_later, number), landed)
+        reactor.post(lambda _, number=number: work(number), landed)  # type: ignore[misc]
+        reactor.post(fail, landed)
+    await all_there.wait()
+    assert outcomes.count(OSError) == 100
+    assert outcomes.count(KeyError) == 50
+    assert sorted(o for o in outcomes if isinstance(o, int)) == sorted(
+        [*range(100), *range(0, 100, 2)]
+    )
+    assert reactor.in_flight == 0

@@ -8,7 +8,6 @@ from cache_server.origins.origin import Want
 from cache_server.origins.s3_replies import (
     Refusal,
     Subject,
-    Transient,
     Unexpected,
     check_range,
     failure,
@@ -18,6 +17,7 @@ from cache_server.origins.s3_replies import (
     version_of,
     whole_checksum,
 )
+from cache_server.origins.tries import Transient
 from hotshard.core.checksum import Algorithm, Checksum
 from hotshard.core.errors import (
     InvalidRequest,

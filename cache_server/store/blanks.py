@@ -1,0 +1,47 @@
+"""Blank files at hand: made many at a time in the pool, so that a small shard pays for no hop."""
+
+import asyncio
+
+from cache_server.flight import settled
+from cache_server.store.shelf import Shelf
+from cache_server.store.volume import BLANKS, Blank, Volume
+
+
+class Blanks:
+    """Sees to the blank files of every disk. Event loop only."""
+
+    def __init__(self, shelf: Shelf) -> None:
+        self._shelf = shelf
+
+    async def one(self, volume: Volume) -> Blank:
+        """A blank file.
+
+        Raises:
+            OSError: none can be made.
+        """
+        while (blank := volume.take_blank()) is None:
+            making = volume.blanking or self._make(volume)
+            if making.done():
+                await asyncio.sleep(0)  # made_blanks() is about to run
+            await settled(making)  # others wait for it too: it outlives a cancelled caller
+            error = making.exception()
+            if error is not None:
+                raise error
+        self._restock(volume)
+        return blank
+
+    def at_hand(self, volume: Volume) -> Blank | None:
+        """A blank file, if one is made."""
+        blank = volume.take_blank()
+        self._restock(volume)
+        return blank
+
+    def _restock(self, volume: Volume) -> None:
+        """Have new ones made in time, so that nobody waits for them."""
+        if volume.blanks < BLANKS // 2 and volume.blanking is None:
+            volume.blanking = self._make(volume)
+
+    def _make(self, volume: Volume) -> asyncio.Future[list[Blank]]:
+        making = volume.blanking = self._shelf.run(volume.make_blanks)
+        making.add_done_callback(volume.made_blanks)
+        return making

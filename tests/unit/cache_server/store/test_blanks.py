@@ -1,0 +1,34 @@
+"""Blank files at hand."""
+
+import asyncio
+import os
+
+from cache_server.store.volume import BLANKS
+from support.stores import make_key, new_store
+
+
+async def test_one_is_at_hand_for_each_of_many(tmp_path):
+    store = new_store(tmp_path)
+    await store.start()
+    partials = await asyncio.gather(
+        *(store.begin(make_key(f"s3://b/{i}", 10)) for i in range(3 * BLANKS))
+    )
+    assert len({partial.path for partial in partials}) == 3 * BLANKS
+    assert all(os.path.exists(partial.path) for partial in partials)
+    await store.close()
+
+
+async def test_beginning_at_once_needs_a_blank_file_and_room(tmp_path):
+    store = new_store(tmp_path, capacity=1 << 20)
+    await store.start()
+    key = make_key("s3://b/k", 100)
+    assert store.begin_now(key) is None  # none is made yet
+    first = await store.begin(key)
+    used = store.disks()[0].partial_bytes
+    second = store.begin_now(key)
+    assert second is not None
+    assert second.path != first.path
+    assert store.disks()[0].partial_bytes == 2 * used
+    assert store.begin_now(make_key("s3://b/large", 2 << 20)) is None
+    assert store.disks()[0].partial_bytes == 2 * used
+    await store.close()

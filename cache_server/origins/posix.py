@@ -178,6 +178,8 @@ class PosixOrigin:
                 async with asyncio.timeout(self._timeout_s):
                     job = functools.partial(call, transfer)
                     return await in_thread(self._pool, job, transfer, grace_s=_GRACE_S)
+            except HotshardError:  # StaleObject is an OSError, too
+                raise
             except OSError as error:
                 raise _failure_of(error, uri, self._timeout_s) from error
 

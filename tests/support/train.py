@@ -27,7 +27,7 @@ def described(uri: str, data: bytes) -> Sample:
 
 
 def members(file: BinaryIO) -> Iterator[Sample]:
-    with tarfile.open(fileobj=io.BufferedReader(file), mode="r|") as archive:  # type: ignore[type-var]
+    with tarfile.open(fileobj=io.BytesIO(file.read())) as archive:
         for member in archive:
             body = archive.extractfile(member)
             assert body is not None

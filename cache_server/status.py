@@ -153,7 +153,7 @@ class Statuses:
         return found[:PEERS_SHOWN]
 
     def _sample(self) -> Sample:
-        hit_bytes, asked_bytes = self._metrics.asked_bytes()
+        hit_bytes, asked_bytes = self._metrics.reads.asked_bytes()
         origin_bytes = self._metrics.spent(self._parts.cache.origins).origin_bytes
         peer_bytes = sum(peer.received_bytes for peer in self._parts.peers())
         return Sample(time.time(), hit_bytes, asked_bytes, peer_bytes, int(origin_bytes))

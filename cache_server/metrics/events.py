@@ -44,7 +44,6 @@ METHODS = {
     ),
 }
 CODES = ("ok", "cancelled", *(name.lower() for name in BY_CODE))
-LOOKUPS = ("hit", "partial", "miss", "bypass")
 ORIGIN_OUTCOMES = (*CODES, "retry")
 FILL_OUTCOMES = ("sealed", "stale", "corrupt", "no_space", "not_admitted", "failed", "dropped")
 EVICTION_REASONS = (*POLICY_REASONS, "asked", "missing", "duplicate")
@@ -133,16 +132,9 @@ class Metrics:
 
     def shard_lookup(self, result: str, size: int, uri: str = "") -> None:
         """`size` bytes of a shard were asked for; `result` is one of LOOKUPS; `uri`: for a reader."""
-        count, asked_bytes = self._lookup_children[result]
-        count.inc()
-        asked_bytes.inc(size)
-        self._asked[result] += size
+        self.reads.lookup(result, size)
         if uri and result == "hit":
             self.reads.moved(uri, "local", size)
-
-    def asked_bytes(self) -> tuple[int, int]:
-        """Of what was asked for: bytes that were found sealed, and all."""
-        return self._asked["hit"], sum(self._asked.values())
 
     def fill(self, outcome: str, seconds: float) -> None:
         """A fill ended in one of FILL_OUTCOMES, so long after it began."""
@@ -224,20 +216,6 @@ class Metrics:
             self._sent_bytes.labels(path)
 
     def _make_read_metrics(self, registry: CollectorRegistry) -> None:
-        lookups = _counter(
-            registry,
-            "shard_lookups",
-            "Shards looked for: sealed (hit), being filled (partial), not here (miss), not here and "
-            "not to be kept (bypass).",
-            "result",
-        )
-        lookup_bytes = _counter(
-            registry, "shard_lookup_bytes", "Bytes asked for, by how the shard was found.", "result"
-        )
-        self._lookup_children = {
-            result: (lookups.labels(result), lookup_bytes.labels(result)) for result in LOOKUPS
-        }
-        self._asked = dict.fromkeys(LOOKUPS, 0)
         self._fills = _counter(registry, "fills", "Fills of shards that ended.", "outcome")
         self._fill_seconds = _histogram(
             registry,

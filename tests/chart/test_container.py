@@ -1,7 +1,7 @@
-"""The server's container as the chart describes it, run for real: its user, rights, files and probes.
+"""Server and keeper as the chart describes their containers, run for real: user, rights, files and probes.
 
-In a mount namespace, with a read-only root, after the init container's own program. The API server is that
-of tests/support/kube_api.py; what is missing is a kubelet.
+The server in a mount namespace, with a read-only root, after the init container's own program. The API
+server is that of tests/support/kube_api.py; what is missing is a kubelet.
 """
 
 import asyncio
@@ -10,9 +10,11 @@ import shutil
 import signal
 import socket
 import sys
+import tempfile
 import urllib.error
 import urllib.request
 from contextlib import asynccontextmanager, closing
+from pathlib import Path
 
 import pytest
 import yaml
@@ -95,8 +97,16 @@ async def until_ready(port, process):
 
 
 @pytest.fixture
-async def api(tmp_path):
-    account = tmp_path / "account"
+def place():
+    """A directory that the server's user may enter, as it may not those of pytest."""
+    with tempfile.TemporaryDirectory() as path:
+        os.chmod(path, 0o755)
+        yield Path(path)
+
+
+@pytest.fixture
+async def api(place):
+    account = place / "account"
     account.mkdir()
     server = KubeApi(account, "hotshard-peers")
     await server.start()
@@ -104,18 +114,15 @@ async def api(tmp_path):
     await server.stop()
 
 
-async def test_the_server_works_with_what_it_is_given_and_no_more(tmp_path, api):
+async def test_the_server_works_with_what_it_is_given_and_no_more(place, api):
     if os.getuid() or not all(map(shutil.which, ("unshare", "setpriv"))):
         pytest.skip("needs root, unshare and setpriv")
-    os.chmod(tmp_path, 0o755)
-    for parent in tmp_path.parents[:2]:
-        os.chmod(parent, 0o755)
-    tree, data, shared = (tmp_path / name for name in ("tree", "data", "run"))
+    tree, data, shared = (place / name for name in ("tree", "data", "run"))
     for directory in (tree, data, shared):
         directory.mkdir()
     (tree / "object").write_bytes(b"content")
     grpc, bulk, admin = free_ports(3)
-    values = tmp_path / "values.yaml"
+    values = place / "values.yaml"
     wanted = {
         "image": {"repository": "registry.example/hotshard"},
         "fullnameOverride": "hotshard",
@@ -130,7 +137,7 @@ async def test_the_server_works_with_what_it_is_given_and_no_more(tmp_path, api)
     values.write_text(yaml.safe_dump(wanted))
     objects = rendered(values)
     api.put(slice_of("hotshard-peers-1", [endpoint("127.0.0.1")], grpc))
-    config = tmp_path / "hotshard.yaml"
+    config = place / "hotshard.yaml"
     text = named(objects, "ConfigMap", "-node")["data"]["hotshard.yaml"]
     config.write_text(text.replace("/cache/0", str(data)))
     parts = {name.rpartition("/")[2]: each for name, each in containers(objects)}
@@ -152,3 +159,37 @@ async def test_the_server_works_with_what_it_is_given_and_no_more(tmp_path, api)
         assert list((data / "sealed").rglob("*")) != []
         assert sorted(os.listdir(shared)) == ["local.sock"]
     assert process.returncode == 0
+
+
+async def test_the_keeper_works_without_any_capability(tmp_path):
+    if os.getuid() or shutil.which("setpriv") is None:
+        pytest.skip("needs root and setpriv")
+    values = tmp_path / "values.yaml"
+    wanted = {
+        "image": {"repository": "registry.example/hotshard"},
+        "csi": {"keeperDir": str(tmp_path)},
+    }
+    values.write_text(yaml.safe_dump(wanted))
+    (keeper,) = (c for name, c in containers(rendered(values)) if name.endswith("/keeper"))
+    assert keeper["securityContext"]["capabilities"] == {"drop": ["ALL"]}
+    without = ("setpriv", "--bounding-set=-all", "--inh-caps=-all", "--no-new-privs")
+    program = (sys.executable, "-m", "hotshard.cli", *keeper["command"][1:], *keeper["args"])
+    process = await asyncio.create_subprocess_exec(*without, *program)
+    try:
+        async with asyncio.timeout(READY_S):
+            while not (tmp_path / "keeper.sock").exists():
+                assert process.returncode is None, "the keeper ended"
+                await asyncio.sleep(0.05)
+        status = status_of(process.pid)
+        assert int(status["CapEff"], 16) == int(status["CapPrm"], 16) == 0
+        with closing(socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)) as line:
+            line.settimeout(10)
+            await asyncio.to_thread(line.connect, str(tmp_path / "keeper.sock"))
+            line.send(b"LIST")
+            assert (await asyncio.to_thread(line.recv, 4096)).split() == [b"OK"]
+        rss_kib = int(status["VmRSS"].split()[0])
+        limit = keeper["resources"]["limits"]["memory"]
+        assert rss_kib < int(limit.removesuffix("Mi")) * 1024 / 2
+    finally:
+        process.terminate()
+        await process.wait()

@@ -133,3 +133,17 @@ def test_find_and_du_agree_with_the_origin(mount, source):
     assert run(mounted.path, find) == run(source, find)
     du = "du --apparent-size -b -a . | grep -v '/a$' | grep -v '\\.$' | grep -v /b$ | sort"
     assert run(mounted.path, du) == run(source, du)
+
+
+def test_who_reads_all_names_first_looks_none_up(mount, tmp_path):
+    """As find, ls and du do, in large directories too."""
+    source = tmp_path / "many"
+    (source / "d").mkdir(parents=True)
+    for number in range(3000):
+        (source / "d" / f"file-{number:05}").touch()
+    mounted = mount(source)
+    names = os.listdir(mounted / "d")
+    for name in names:
+        assert os.stat(mounted / "d" / name).st_size == 0
+    lookups = mounted.metrics()['hotshard_mount_requests_total{opcode="lookup"}']
+    assert lookups < 30

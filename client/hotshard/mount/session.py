@@ -18,8 +18,9 @@ REQUEST_PAGES = 256  # 1 MiB, the default of fs.fuse.max_pages_limit
 _PLAIN = (
     Init.ASYNC_READ
     | Init.ASYNC_DIO
+    # Always, not READDIRPLUS_AUTO: find, ls and du read all names before they look at the first, and would
+    # then look up each.
     | Init.DO_READDIRPLUS
-    | Init.READDIRPLUS_AUTO
     | Init.PARALLEL_DIROPS
     | Init.ABORT_ERROR
     | Init.MAX_PAGES

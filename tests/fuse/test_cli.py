@@ -117,7 +117,7 @@ def test_without_privilege_it_says_so(node, origin, tmp_path):
     script = (
         "import os, sys; from hotshard.cli import app; from hotshard.mount import command;"
         "command.check_source = lambda plan: None; command.device.open_device();"
-        "os.setuid(65534);"
+        "os.environ['HOTSHARD_ADDRESS'] = '/nobody.sock'; os.setuid(65534);"
         f"sys.exit(app.run(['mount', 'file:///x/', {str(target)!r}]))"
     )
     try:

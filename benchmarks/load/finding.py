@@ -133,7 +133,7 @@ def _keys(bucket: str, prefix: str, environ: Mapping[str, str]) -> Listing:
 
 
 def _served(address: str | None, prefix: str) -> Listing:
-    with hotshard.connect(address) as client:
+    with hotshard.connect(address, direct="never") as client:
         for entry in client.list(prefix):
             if isinstance(entry, ObjectInfo):
                 yield entry.uri, entry.size

@@ -90,10 +90,10 @@ class CacheClient:
     """None: it looks for one by itself."""
 
     def open(self) -> Target:
-        """Connect."""
+        """Connect. What a server does not answer is a failure here, not a read of the origin."""
         import hotshard
 
-        return hotshard.connect(self.address)
+        return hotshard.connect(self.address, direct="never")
 
 
 @dataclass(frozen=True, slots=True)

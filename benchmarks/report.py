@@ -20,6 +20,7 @@ _SUITES = {
     "training": "Training: how busy accelerators are",
     "origin": "Cold, from the bucket",
     "peer": "From another server",
+    "remote": "Clients of another node",
     "cluster": "Clusters",
     "epoch": "Epochs larger than the cache",
     "load": "Latency and restore under load",

@@ -60,6 +60,7 @@ from cache_server.tracing import open_tracer
 from cache_server.transient import Transient
 from cache_server.upkeep import (
     calm_collector,
+    keep_freed_memory,
     probe,
     raise_open_files_limit,
     remember,
@@ -105,6 +106,7 @@ class Node:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self.stop)
         raise_open_files_limit()
+        keep_freed_memory()
         async with AsyncExitStack() as stack:
             await self._open(stack)
             calm_collector()

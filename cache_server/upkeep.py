@@ -1,6 +1,7 @@
 """What a node does by itself, again and again: tasks that never end, and two settings of the process."""
 
 import asyncio
+import ctypes
 import gc
 import resource
 
@@ -16,6 +17,9 @@ PROBE_INTERVAL_S = 30.0
 SCRUB_PAUSE_S = 1.0  # between two shards
 SCRUB_BYTES_PER_S = 32 << 20  # a terabyte in nine hours
 OPEN_FILES_MAX = 1 << 20
+KEPT_PIECE_BYTES = 4 << 20
+KEPT_BYTES = 32 << 20  # of each arena
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h
 
 
 async def tend(store: Store) -> None:
@@ -54,6 +58,18 @@ def calm_collector() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(COLLECT_AFTER_OBJECTS, 20, 50)
+
+
+def keep_freed_memory() -> None:
+    """Have the allocator keep some of what is freed, instead of giving it back to the kernel each time.
+
+    A message of gRPC is a mebibyte, which glibc would map and unmap anew: the page faults took more time
+    than all the rest of a read over gRPC (docs/PERFORMANCE.md). Other C libraries have no such call.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        mallopt(_M_MMAP_THRESHOLD, KEPT_PIECE_BYTES)
+        mallopt(_M_TRIM_THRESHOLD, KEPT_BYTES)
 
 
 def raise_open_files_limit() -> None:

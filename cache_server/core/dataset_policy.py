@@ -327,9 +327,10 @@ class DatasetPolicy:
         again, pass_hits = known.door.asked(digest, known.shards)
         if again and not known.shards:
             known.reread()  # else its own shards tell, and they make no mistakes
-        if pass_hits is not None and 2 * pass_hits < known.shards:
-            # All that is not here was asked for twice, while not half of what is here was used once. Two
-            # rounds of the hand without a use make an entry stale; one is a warning.
+        if pass_hits is not None and pass_hits < known.shards:
+            # All that is not here was asked for twice; if all that is here were used as much, it would make
+            # two hits for each shard. Two rounds of the hand without a use make an entry stale; one is a
+            # warning.
             known.aging = known.shards * (1 if pass_hits else 2)
         for clock in (known.owned, known.replicas):
             for _ in range(min(AGE_STEPS, known.aging, len(clock))):

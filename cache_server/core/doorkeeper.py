@@ -10,6 +10,8 @@ that makes the young filter overflow; then it is dropped without a verdict on th
 """
 
 CAPACITY = 16
+FEW = 32  # shards; a pass over fewer says nothing unless there was no hit at all, and so does the first
+# one, which may begin while the dataset is still being taken in
 _BITS_EACH = 4
 _ENTRIES_MIN = 64
 
@@ -45,6 +47,8 @@ class Doorkeeper:
         if self._again <= self._first <= _capacity(self._mask):
             return known, None
         hits = self.pass_hits if self._again > self._first else None
+        if hits and (self._first < FEW or not self._old):
+            hits = None
         self._old = self._young
         self._begin(entries)
         return known, hits

@@ -135,6 +135,14 @@ def test_residents_nobody_reads_make_way_within_their_own_dataset():
     assert found.phases[15].hits == 100
 
 
+def test_a_part_that_nobody_reads_any_more_makes_way_within_some_epochs():
+    everything = traces.dataset(1, 400)
+    trace = traces.switch(everything, everything[:150], 8, seed=1)
+    found = replay(trace, DatasetPolicy(), 300 << 20)
+    assert found.phases[7].hits == 300
+    assert found.phases[15].hits == 150
+
+
 # -- several datasets ------------------------------------------------------------------------------
 
 

@@ -4,6 +4,7 @@ Exit codes: 0 all well; 1 a row broke (crashed, or read wrong bytes), or `compar
 2 the command line is wrong; 3 every row was measured, but one is under its target (not with --no-gate).
 """
 
+import os
 import sys
 import tempfile
 
@@ -18,6 +19,8 @@ from benchmarks.results import BenchError, RowResult
 from benchmarks.rows import CATALOGUE, only, select
 from benchmarks.runner import run_rows
 from benchmarks.sabotage import Sabotage
+from benchmarks.simulation import report as simulation
+from benchmarks.simulation.model import Cluster
 from benchmarks.stats import Verdict
 
 BROKEN, UNDER_TARGET = 1, 3
@@ -153,6 +156,31 @@ def profile_row(name: str, *, seconds: float, scale: str, directory: str | None)
     except BenchError as error:
         raise click.UsageError(str(error)) from error
     terminal.show_profile(terminal.console(), name, found)
+
+
+@main.command("simulate")
+@click.option(
+    "--into",
+    type=click.Path(exists=True, file_okay=False),
+    default="docs",
+    show_default=True,
+    help="Where SIMULATION.md and simulation.svg go.",
+)
+@click.option("--nodes", type=click.IntRange(min=20), default=Cluster().nodes, show_default=True)
+@click.option(
+    "--shards", type=click.IntRange(min=2000), default=Cluster().shards, show_default=True
+)
+def run_simulation(into: str, nodes: int, shards: int) -> None:
+    """Work out a cluster that no test machine holds, with the cache's own placement and policy."""
+    found = simulation.simulate(Cluster(nodes=nodes, shards=shards))
+    for name, text in (
+        ("SIMULATION.md", simulation.page(found, simulation.Hardware())),
+        ("simulation.svg", simulation.plot(found)),
+    ):
+        path = os.path.join(into, name)
+        with open(path, "w", encoding="utf-8") as file:
+            file.write(text)
+        click.echo(path)
 
 
 def _load(path: str) -> list[RowResult]:

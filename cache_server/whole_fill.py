@@ -2,7 +2,7 @@
 
 There may be very many at a time, so where nothing has to be waited for (a slot, room on the disk, a blank
 file, credentials, a turn at the origin) a fill is no task: each step is begun by the end of the one
-before, and a small object costs a third of what a task and its futures would (docs/adr/0006). Whatever
+before, and a small object costs a third of what a task and its futures would (docs/adr/0007). Whatever
 has to wait, or fails in a way that may pass, goes on as a task.
 """
 

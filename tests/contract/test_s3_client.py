@@ -113,3 +113,22 @@ async def test_a_profile_that_does_not_exist_is_a_mistake_of_the_configuration(
     with pytest.raises(ConfigError, match="no-such-profile"):
         await origin.start()
     await origin.close()
+
+
+@pytest.mark.parametrize(
+    ("status", "code"), [(301, "PermanentRedirect"), (400, "AuthorizationHeaderMalformed")]
+)
+async def test_a_bucket_in_another_region_is_found_once_and_signed_for_there(
+    server: Scripted, target: Target, status: int, code: str
+) -> None:
+    """Configured for eu-west-3; the engine meets the refusal, botocore finds the region, both go on."""
+    wrong = faulty.answer(status, code, "eu-central-1")
+    server.script.extend([wrong, wrong])
+    async with opened(server.url) as (origin, outcomes):
+        assert (await fetch(origin, want_of(server), target))[1] == server.body
+        assert (await fetch(origin, want_of(server), target))[1] == server.body
+    regions = [seen.headers["authorization"].split("/")[2] for seen in server.requests]
+    assert regions[0] == "eu-west-3"
+    assert regions[-1] == "eu-central-1"
+    assert "python" not in server.requests[-1].headers["user-agent"].lower()  # the engine again
+    assert outcomes == [f"GET ok {len(server.body)}"] * 2

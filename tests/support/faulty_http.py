@@ -161,11 +161,14 @@ def close_at_once(server: Scripted, seen: Seen, sock: socket.socket) -> bool:
     return False
 
 
-def answer(status: int, code: str = "", **headers: str) -> Behaviour:
-    """An error in S3's XML."""
+def answer(status: int, code: str = "", region: str = "", **headers: str) -> Behaviour:
+    """An error in S3's XML; with a region it says where the bucket is, as S3 does in two places."""
+    more = f"<Region>{region}</Region>" if region else ""
+    if region:
+        headers["x_amz_bucket_region"] = region
 
     def behave(server: Scripted, seen: Seen, sock: socket.socket) -> bool:
-        xml = f"<Error><Code>{code}</Code><Message>because</Message></Error>".encode()
+        xml = f"<Error><Code>{code}</Code><Message>because</Message>{more}</Error>".encode()
         head = server.head(seen, status, len(xml), Content_Range="", **headers)
         sock.sendall(head + (xml if seen.method == "GET" else b""))
         return True

@@ -144,11 +144,12 @@ def _card(each: RowResult) -> str:
 
 
 def _curves(each: RowResult) -> str:
-    """The curves of the last run of every side that has some."""
+    """The fullest curves of every side: rows may draw theirs in one round only."""
     found = []
     for side, runs in each.runs.items():
-        last = runs[-1].get("curves") if runs else None
-        for name, points in last.items() if isinstance(last, Mapping) else ():
+        drawn = [c for run in runs if isinstance(c := run.get("curves"), Mapping)]
+        fullest = max(drawn, key=lambda curves: sum(map(len, curves.values())), default={})
+        for name, points in fullest.items():
             label = name if side == OURS else f"{name} ({side})"
             found.append(svg.Curve(label, [(float(x), float(y)) for x, y in points]))
     axes = each.axes if len(each.axes) == 2 else ("", "")

@@ -52,7 +52,9 @@ def test_labels_are_escaped():
 
 def test_curves_of_a_run_are_drawn_with_their_axes():
     run = run_record(Measured(1.0, curves={"c = 50%": [(1, 0.0), (2, 0.5)]}))
-    page = html([replace(FULL, runs={"hotshard": [run]}, axes=["epoch", "hit ratio"])])
+    later = run_record(Measured(1.0, curves={"c = 50%": [(2, 0.5)]}))
+    page = html([replace(FULL, runs={"hotshard": [run, later]}, axes=["epoch", "hit ratio"])])
+    assert len(re.findall(r'<circle class="k0"', page)) == 2  # those of the fuller run
     for expected in ("c = 50%", ">epoch<", ">hit ratio<", "<polyline"):
         assert expected in page
 

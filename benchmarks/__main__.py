@@ -7,6 +7,8 @@ Exit codes: 0 all well; 1 a row broke (crashed, or read wrong bytes), or `compar
 import os
 import sys
 import tempfile
+from collections.abc import Sequence
+from functools import partial
 
 import click
 
@@ -85,13 +87,14 @@ def run(
             size = Scale(scale) if scale else Scale.QUICK if quick else Scale.FULL
             bench = Bench(work, size, Sabotage(sabotage), seed)
             taken = run_rows(
-                rows, bench, rounds=rounds or (_QUICK_ROUNDS if quick else None), progress=_progress
+                rows,
+                bench,
+                rounds=rounds or (_QUICK_ROUNDS if quick else None),
+                progress=_progress,
+                keep=partial(_write, json_path),
             )
     except BenchError as error:
         raise click.UsageError(str(error)) from error
-    if json_path:
-        with open(json_path, "w", encoding="utf-8") as file:
-            file.write(results.dump(taken))
     terminal.show_results(console, taken)
     sys.exit(_exit_code(taken, gate=not quick if gate is None else gate))
 
@@ -189,6 +192,16 @@ def _load(path: str) -> list[RowResult]:
             return results.load(file.read(), source=path)
     except BenchError as error:
         raise click.UsageError(str(error)) from error
+
+
+def _write(path: str | None, taken: Sequence[RowResult]) -> None:
+    """Put the results so far into the file, whole or not at all."""
+    if path is None:
+        return
+    fresh = f"{path}.new"
+    with open(fresh, "w", encoding="utf-8") as file:
+        file.write(results.dump(taken))
+    os.replace(fresh, path)
 
 
 def _progress(line: str) -> None:

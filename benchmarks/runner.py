@@ -23,9 +23,23 @@ Runs = dict[str, list[Measured]]
 
 
 def run_rows(
-    rows: Sequence[Row], bench: Bench, *, rounds: int | None = None, progress: Progress = print
+    rows: Sequence[Row],
+    bench: Bench,
+    *,
+    rounds: int | None = None,
+    progress: Progress = print,
+    keep: Callable[[Sequence[RowResult]], None] = lambda _: None,
 ) -> list[RowResult]:
-    """Run rows one after the other; each gets a directory of its own below the bench's."""
+    """Run rows one after the other; each gets a directory of its own below the bench's.
+
+    Args:
+        rows: in this order.
+        bench: where and how big.
+        rounds: timed runs of each side; default: as each row has it.
+        progress: is told what begins.
+        keep: is given all results so far after each row: a long run that is cut short has not run for
+            nothing.
+    """
     results = []
     for row in rows:
         progress(f"{row.name}: {row.title}")
@@ -34,6 +48,7 @@ def run_rows(
             results.append(run_row(row, replace(bench, directory=directory), rounds=rounds))
         finally:
             shutil.rmtree(directory, ignore_errors=True)
+        keep(results)
     return results
 
 

@@ -85,6 +85,15 @@ def test_a_row_that_raises_is_broken_and_the_next_one_still_runs(tmp_path):
     assert second.ok
 
 
+def test_results_are_kept_after_every_row(tmp_path):
+    kept: list[int] = []
+    rows = [row(constant(1.0), {"n": constant(1.0)})] * 3
+    run_rows(
+        rows, Bench(str(tmp_path)), progress=lambda _: None, keep=lambda r: kept.append(len(r))
+    )
+    assert kept == [1, 2, 3]
+
+
 def test_rows_leave_nothing_behind(tmp_path):
     @contextmanager
     def messy(bench):

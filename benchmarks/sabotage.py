@@ -34,6 +34,8 @@ class Sabotage(StrEnum):
     """The server holds a lot of memory for nothing."""
     LRU = "lru"
     """The cache evicts what was used least recently, and keeps whatever is read."""
+    ALONE = "alone"
+    """The servers of a cluster do not know each other."""
 
     def wrap(self, call: Callable[P, R]) -> Callable[P, R]:
         """A call that reads nothing itself: it can only be slow."""

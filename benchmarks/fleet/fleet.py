@@ -143,8 +143,9 @@ class Fleet:
 
         def same() -> bool:
             seen[:] = [server.cluster() for server in asked]
-            versions = {each["view_version"] for each in seen}
-            return len(versions) == 1 and all(each["members"] == wanted for each in seen)
+            versions = {(each["me"].get("zone", ""), each["view_version"]) for each in seen}
+            zones = {zone for zone, _ in versions}  # each has a table of its own
+            return len(versions) == len(zones) and all(each["members"] == wanted for each in seen)
 
         eventually(same, limit_s, lambda: f"not everybody sees {wanted}: {seen}")
 

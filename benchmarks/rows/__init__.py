@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from benchmarks.bench import Row
 from benchmarks.results import BenchError
 from benchmarks.rows import (
+    cluster_flight,
     cluster_nodes,
     epoch,
     harness,
@@ -38,6 +39,7 @@ CATALOGUE: tuple[Row, ...] = (
     *scale.ROWS,
     *peer.ROWS,
     *remote.ROWS,
+    *cluster_flight.ROWS,
     *cluster_nodes.ROWS,
     *scale_placement.ROWS,
     *epoch.ROWS,

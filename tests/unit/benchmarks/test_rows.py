@@ -14,7 +14,7 @@ from benchmarks.stats import ratio
 
 # These take minutes even in their smallest size, or need other projects' programs: at full scale only.
 LONG = (
-    "mount_peers.", "peer.", "peers.large", "cluster.nodes", "cluster.loss", "load.restore", "remote.",
+    "mount_peers.", "peer.", "peers.large", "cluster.", "load.restore", "remote.",
     "scale.placement", "training.unet3d", "training.retinanet", "training.resnet50",
     "training.cosmoflow_first",
 )  # fmt: skip

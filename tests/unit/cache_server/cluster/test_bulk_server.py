@@ -10,8 +10,14 @@ from hypothesis import strategies as st
 
 from cache_server.cluster import bulk_server
 from hotshard.bulkline import BulkLine, LineBroken
+from hotshard.bulkports import Attempt, BulkPorts, NoWay, location_from_pb
+from hotshard.calls import Fetch
 from hotshard.core import bulkwire as wire
 from hotshard.core.checksum import Algorithm, checksum
+from hotshard.core.errors import Overloaded
+from hotshard.options import Options
+from hotshard.v1 import cache_pb2 as pb
+from hotshard.wire import info_to_pb
 from support.cache import BLOCK
 from support.cluster import CLUSTER, cluster, member
 from support.content import content
@@ -284,3 +290,43 @@ async def test_fuzz_leaves_the_server_serving(server):
     ((reply, data),) = await asyncio.to_thread(ask, server, request_for(info))
     assert (reply.status, data) == (wire.Status.OK, content(BLOCK))
     assert server.count('hotshard_bulk_refused_total{reason="internal"}') == 0
+
+
+def ports_and_fetch(server, info, *, port=None, length=8 * BLOCK):
+    """A remote client, and a read of what an answer to Locate says lies at a port."""
+    reply = pb.LocateReply(object=info_to_pb(info), cluster=CLUSTER)
+    reply.shards.add(index=0, offset=0, size_bytes=info.size, owners=["dead", "one"])
+    reply.members.add(id="dead", bulk="127.0.0.1:9")
+    reply.members.add(id="one", bulk=f"127.0.0.1:{port or server.bulk.port}")
+    ports, view = BulkPorts(Options()), memoryview(bytearray(length))
+    call = Fetch(info.uri, info.version, 100, length, view)
+    return ports, lambda: ports.fetch(call, location_from_pb(reply), Attempt()), view
+
+
+async def test_a_remote_client_is_told_when_to_come_back(server, monkeypatch):
+    body = content(10 * BLOCK)
+    info = server.origin.info(server.origin.put("a", body))
+    ports, fetch, view = ports_and_fetch(server, info)
+    monkeypatch.setattr(bulk_server, "QUEUE_MAX", 0)
+    with pytest.raises(Overloaded) as caught:
+        await asyncio.to_thread(fetch)
+    assert caught.value.retry_after_s == bulk_server.RETRY_AFTER_S
+    assert server.count('hotshard_bulk_requests_total{outcome="overloaded"}') == 1
+    monkeypatch.setattr(bulk_server, "QUEUE_MAX", 256)
+    fetched = await asyncio.to_thread(fetch)  # into the caller's own buffer, past a dead owner
+    assert (fetched.info, fetched.data, fetched.count) == (info, b"", len(view))
+    assert view == body[100 : 100 + len(view)]
+    ports.close()
+
+
+async def test_a_port_that_is_no_way_is_left_alone(server):
+    info = server.origin.info(server.origin.put("a", content(10 * BLOCK)))
+    ports, fetch, _ = ports_and_fetch(server, info, port=9)
+    for reason in ("cannot connect", "left alone"):
+        with pytest.raises(NoWay, match=reason):
+            await asyncio.to_thread(fetch)
+    gone = replace(info, version="gone")
+    ports, fetch, _ = ports_and_fetch(server, gone)
+    with pytest.raises(NoWay, match="STALE"):
+        await asyncio.to_thread(fetch)
+    ports.close()

@@ -5,7 +5,7 @@ import hashlib
 import pytest
 
 import hotshard
-from integration.cluster.conftest import FULL, MIB
+from integration.cluster.conftest import FULL, LONG, MIB
 from support.content import content
 
 pytestmark = [pytest.mark.timeout(240), pytest.mark.slow]
@@ -51,6 +51,7 @@ async def test_bytes_come_from_the_bulk_ports_of_their_owners(start_fleet, tmp_p
     assert fleet.origin_bytes() == len(BODY)
 
 
+@LONG
 async def test_grpc_is_the_way_when_the_bulk_ports_are_not_reached(start_fleet):
     nowhere = {n: {"bulk": {"listen": f"127.0.0.{n + 2}:7071"}} for n in range(2)}
     fleet = start_fleet(2, each=nowhere)
@@ -64,6 +65,7 @@ async def test_grpc_is_the_way_when_the_bulk_ports_are_not_reached(start_fleet):
     assert sum(server.total(GRPC, path="grpc") for server in fleet.servers) >= 2 * len(body)
 
 
+@LONG
 def test_an_owner_that_dies_costs_a_remote_client_time_and_nothing_else(start_fleet):
     fleet = start_fleet(3, shard_bytes="8MiB", block_bytes="1MiB")
     uri = fleet.uri("big")

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from hotshard.csi.keeper_line import KeeperLine
 from hotshard.mount import device
 from support.kubernetes_node import KubernetesNode, until
 from support.mounts import FULL
@@ -318,6 +319,25 @@ def test_after_a_restart_of_the_node_nothing_of_before_is_believed(node, data):
     assert node.mounts() == []
     assert os.listdir(node.options.mounts_dir) == []
     node.publish("v", target, attributes={"origin": data.origin, "ttl_s": "9"})
+    assert sorted(os.listdir(target)) == sorted(data.bodies)
+
+
+def test_a_state_with_a_layout_that_this_driver_does_not_know(node, data):
+    """As after a downgrade: the mount cannot be taken over, and is made anew."""
+    node.keeper()
+    driver = node.driver()
+    target = node.target("p")
+    node.publish("v", target, attributes={"origin": data.origin})
+    keeper = KeeperLine(node.options.keeper_socket)
+    keeper.connect()
+    descriptors = keeper.get(keeper.names()[0])
+    driver.kill()
+    os.pwrite(descriptors[-1], (999).to_bytes(4, "little"), 4)
+    for fd in descriptors:
+        os.close(fd)
+    keeper.close()
+    node.driver()
+    assert "has format 999" in node.log()
     assert sorted(os.listdir(target)) == sorted(data.bodies)
 
 

@@ -10,7 +10,7 @@ import json
 import logging
 import os
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 from hotshard.mount.config import Plan
@@ -81,7 +81,10 @@ class Book:
         if raw["format"] != FORMAT:
             raise ValueError(f"format {raw['format']}, this program knows {FORMAT}")
         mounts = [Mount(m["name"], m["key"], Plan.from_json(m["plan"])) for m in raw["mounts"]]
-        volumes = [Volume(**each) for each in raw["volumes"]]
+        names = {field.name for field in fields(Volume)}  # a later version may add some
+        volumes = [
+            Volume(**{n: v for n, v in each.items() if n in names}) for each in raw["volumes"]
+        ]
         return cls({m.name: m for m in mounts}, {v.target: v for v in volumes})
 
 

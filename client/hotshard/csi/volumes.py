@@ -22,6 +22,7 @@ from dataclasses import replace
 
 from hotshard.csi import mounter
 from hotshard.csi.figures import Sample
+from hotshard.csi.keeper import MOUNTS_MAX
 from hotshard.csi.keeper_line import KeeperLine, NoKeeper, Refused
 from hotshard.csi.ledger import Book, Ledger, Mount, Volume
 from hotshard.csi.mounter import MounterError
@@ -282,6 +283,10 @@ class Volumes:
         return found.name if found is not None else self._mount(book, wish.key, wish.uri, options)
 
     def _mount(self, book: Book, key: str, uri: str, options: MountOptions) -> str:
+        if len(book.mounts) >= MOUNTS_MAX:
+            raise Rejected(
+                "RESOURCE_EXHAUSTED", f"{len(book.mounts)} file systems are mounted here"
+            )
         name = f"{key[:16]}-{time.time_ns():x}"
         options = replace(options, metrics_file=self._metrics_file(name))
         draft = self._plan(uri, options, f"{self._options.mounts_dir}/{name}")
@@ -366,6 +371,7 @@ class Volumes:
                 missing.append(mount)
                 continue
             if self.served.resume(mount.name, mount.plan, descriptors) is None:
+                self._drop(mount.name)  # nobody can serve it: its readers must not wait
                 missing.append(mount)
         return missing
 

@@ -7,11 +7,13 @@ once.
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
+from math import isfinite
 from typing import Any
 
 from hotshard.core.errors import ConfigError
 from hotshard.options import DIRECT
 
+_ID_MAX = (1 << 32) - 2  # of users and groups; the last one means "none"
 MODES = ("auto", "passthrough", "cached", "no_open")
 # What mount(8) and systemd add on their own, and what a read-only mount always is.
 _IGNORED = {"ro", "defaults", "nosuid", "nodev", "noatime", "relatime", "auto", "noauto", "user", "users",
@@ -91,7 +93,15 @@ class MountOptions:
             )
             if getattr(self, name) <= 0
         ]
-        limits = {"threads": (1, 16), "workers": (1, 256), "files_max": (16, 1 << 20)}
+        limits = {
+            "threads": (1, 16),
+            "workers": (1, 256),
+            "files_max": (16, 1 << 20),
+            "read_ahead_kib": (0, 1 << 16),
+            "uid": (0, _ID_MAX),
+            "gid": (0, _ID_MAX),
+            "umask": (0, 0o777),
+        }
         for name, (least, most) in limits.items():
             if not least <= getattr(self, name) <= most:
                 found.append(f"{name}={getattr(self, name)}: from {least} to {most}")
@@ -146,7 +156,10 @@ def _value(name: str, kind: str, text: str | bool) -> Any:  # noqa: FBT001
     if isinstance(text, bool):
         raise ValueError("needs a value")  # noqa: TRY004
     if "float" in kind:
-        return float(text)
+        value = float(text)
+        if not isfinite(value):
+            raise ValueError("must be finite")
+        return value
     if "int" in kind:
         return int(text, 8 if name == "umask" else 10)
     return text
@@ -176,8 +189,12 @@ class Plan:
 
     @classmethod
     def from_json(cls, text: str) -> "Plan":
-        """The plan a command line carries; options a newer version dropped are ignored."""
+        """The plan a command line carries; what only another version knows is ignored."""
         raw = json.loads(text)
-        known = {field.name for field in fields(MountOptions)}
-        given = {name: value for name, value in raw["options"].items() if name in known}
-        return cls(**{**raw, "options": MountOptions(**given)})
+        options = MountOptions(**_known(MountOptions, raw["options"]))
+        return cls(**{**_known(cls, raw), "options": options})
+
+
+def _known(kind: type, raw: Mapping[str, Any]) -> dict[str, Any]:
+    names = {field.name for field in fields(kind)}
+    return {name: value for name, value in raw.items() if name in names}

@@ -24,6 +24,11 @@ def test_what_is_written_is_read(tmp_path):
         assert [volume.volume_id for volume in again.users("m1")] == ["v1"]
 
 
+def test_fields_of_a_later_version_are_ignored(tmp_path):
+    text = filled().to_json().replace('"volume_id"', '"later": 1, "volume_id"')
+    assert Book.from_json(text) == filled()
+
+
 def test_a_change_that_fails_is_not_written(tmp_path):
     ledger = Ledger(f"{tmp_path}/volumes.json")
     with pytest.raises(RuntimeError), ledger.open() as book:

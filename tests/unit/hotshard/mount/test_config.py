@@ -28,12 +28,28 @@ def test_every_mistake_at_once():
         assert word in text
 
 
+@pytest.mark.parametrize(
+    "word",
+    [
+        "uid=-1",
+        "gid=4294967295",
+        "umask=1777",
+        "read_ahead_kib=99999",
+        "ttl_s=nan",
+        "list_timeout_s=inf",
+    ],
+)
+def test_values_out_of_range(word):
+    with pytest.raises(ConfigError, match=word.partition("=")[0]):
+        parse_options(word)
+
+
 def test_a_plan_travels():
     plan = Plan("s3://b/p/", "/mnt", "0:5", 7, None, parse_options("mode=cached"))
     assert Plan.from_json(plan.to_json()) == plan
 
 
-def test_a_plan_of_an_older_version_has_an_option_we_dropped():
+def test_a_plan_of_another_version_has_fields_we_do_not_know():
     plan = Plan("s3://b/p/", "/mnt", "0:5", 7, None, MountOptions())
-    text = plan.to_json().replace('"mode"', '"old": 1, "mode"')
+    text = plan.to_json().replace('"mode"', '"old": 1, "mode"').replace('"uri"', '"new": 2, "uri"')
     assert Plan.from_json(text) == plan

@@ -224,7 +224,7 @@ def test_a_driver_that_was_killed_at_any_step_leaves_nothing_that_stays(node, da
         assert os.listdir(node.options.mounts_dir) == []
 
 
-STEPS_S = [step / 1000 for step in (range(0, 60, 3) if FULL else (4, 12, 25))]
+STEPS_S = [step / 1000 for step in (range(0, 80, 3) if FULL else (4, 12, 25))]
 
 _PUBLISH = """
 import sys, grpc

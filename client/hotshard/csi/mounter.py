@@ -121,6 +121,14 @@ def gone(path: str, timeout_s: float = 1.0) -> bool:
     return bool(answer and answer[0])
 
 
+def same(one: str, other: str) -> bool:
+    """Whether two paths are one directory, neither of them on a mount of ours."""
+    try:
+        return os.path.samefile(one, other)
+    except OSError:
+        return False
+
+
 def _make_directory(path: str, mode: int) -> None:
     """Not os.makedirs: that looks at what it finds, and a dead mount fails then."""
     os.makedirs(os.path.dirname(path), exist_ok=True)

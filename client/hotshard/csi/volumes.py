@@ -4,9 +4,10 @@ Each combination of prefix and options is mounted once (`mounts_dir/<name>`) and
 asks for it, so that all pods of the node share one page cache; when the last one leaves, it is unmounted.
 Every change is made under the ledger's lock, in an order that the next driver can go on from:
 
-    mount -> keeper holds its descriptors -> bind -> the ledger is written
+    mount -> keeper holds its descriptors -> the ledger is written -> bind
 
-What the ledger does not know is removed at the next start (`_sweep`). A file system that died, because
+A file system that the ledger does not know, and a volume of the ledger that is not bound, are forgotten at
+the next start. A file system that died, because
 driver and keeper were killed together or somebody aborted it, is replaced by a new one, which is bound over
 the dead one: a container that has `mountPropagation: HostToContainer` sees it.
 """
@@ -75,14 +76,17 @@ class Volumes:
                 options = self._surveyed(wish)  # asks the origin: not under the lock
             with self._changing() as book:
                 name = self._file_system(book, wish, options)
-                try:
-                    self._show(book, name, wish.target)
-                except MounterError:
-                    self._retire(book, name)
-                    raise
                 book.volumes[wish.target] = Volume(
                     wish.target, wish.volume_id, wish.fingerprint, name, wish.multi_node
                 )
+            try:
+                with self._changing() as book:
+                    if wish.target not in book.volumes:
+                        raise Rejected("ABORTED", "another driver has begun; ask it")
+                    self._show(book, name, wish.target)
+            except MounterError:
+                self._withdraw(wish.target)
+                raise
         log.info("volume %s: %s is at %s", wish.volume_id, wish.uri or "the socket", wish.target)
 
     def unpublish(self, volume_id: str, target: str) -> None:
@@ -216,6 +220,13 @@ class Volumes:
             with self._lock:
                 self._busy.discard(target)
 
+    def _withdraw(self, target: str) -> None:
+        """Forget a volume that cannot be bound."""
+        with self._changing() as book:
+            volume = book.volumes.pop(target, None)
+            if volume is not None:
+                self._retire(book, volume.mount)
+
     def _published(self, book: Book, wish: Wish) -> bool:
         """Whether it is published already; mends it if it does not work."""
         volume = book.volumes.get(wish.target)
@@ -239,7 +250,7 @@ class Volumes:
         if mount is not None:
             in_place = point is not None and point.device == mount.plan.device
         else:
-            in_place = point is not None and _same(self._options.published_dir, wish.target)
+            in_place = point is not None and mounter.same(self._options.published_dir, wish.target)
         if not in_place:
             log.warning("%s was not mounted any more", wish.target)
             self._show(book, volume.mount, wish.target)
@@ -383,10 +394,3 @@ class Volumes:
             if path not in known:
                 with contextlib.suppress(MounterError):
                     mounter.clear(path)
-
-
-def _same(one: str, other: str) -> bool:
-    try:
-        return os.path.samefile(one, other)
-    except OSError:
-        return False

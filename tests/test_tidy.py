@@ -69,6 +69,7 @@ TESTED_ELSEWHERE = {
         }.items()
         for name in names.split()
     },
+    "client/hotshard/direct/fallback_async.py": "tests/unit/hotshard/direct/test_fallback.py",
     "client/hotshard/direct/origin.py": "tests/contract/client/conftest.py",
     "client/hotshard/mount/abi.py": "tests/unit/hotshard/mount/test_codec.py",
     **{
@@ -239,11 +240,23 @@ def test_every_command_is_documented() -> None:
 
 
 def test_import_loads_nothing_heavy() -> None:
-    program = "import sys, hotshard; print(*sorted({m.partition('.')[0] for m in sys.modules}))"
+    modules = "hotshard, hotshard.direct.fallback, hotshard.local"
+    program = f"import sys, {modules}; print(*sorted({{m.partition('.')[0] for m in sys.modules}}))"
     loaded = subprocess.run(
         [sys.executable, "-c", program], check=True, capture_output=True, text=True
     ).stdout.split()
-    heavy = {"grpc", "aiobotocore", "botocore", "click", "rich", "yaml", "pydantic", "torch"}
+    heavy = {
+        "asyncio",
+        "grpc",
+        "obstore",
+        "aiobotocore",
+        "botocore",
+        "click",
+        "rich",
+        "yaml",
+        "pydantic",
+        "torch",
+    }
     assert heavy.isdisjoint(loaded)
     assert "cache_server" not in loaded
 

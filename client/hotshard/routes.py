@@ -35,7 +35,7 @@ def async_transport(options: Options) -> AsyncTransport:
     if options.direct == "never":
         return server
     from hotshard.direct.answers import answers
-    from hotshard.direct.fallback import AsyncFallbackTransport
+    from hotshard.direct.fallback_async import AsyncFallbackTransport
 
     probe = _probe(kind, place, options)
     return AsyncFallbackTransport(server, probe, answers(options.timeout_s), options.direct_after_s)

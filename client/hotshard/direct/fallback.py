@@ -1,11 +1,10 @@
-"""The transports of clients and mounts, with the origin behind the server: blocking and async.
+"""The transports of clients and mounts with the origin behind the server; on a loop: `fallback_async`.
 
 Whatever a server answers, refusals included, is the answer. Only when there is no server (for longer
 than `after_s`) is a call answered from the origin; when this process cannot do that either, the error
 says both. Calls that a server alone can answer fail as they would without this module.
 """
 
-import asyncio
 import logging
 import time
 from typing import Any, Generic, NamedTuple, TypeVar, cast
@@ -24,7 +23,7 @@ CHECK_PERIOD_S = 0.1
 PROBE_TIMEOUT_S = 0.5  # whoever looks for the server waits at most so long for a hung one
 
 
-class _Ticket(NamedTuple):
+class Ticket(NamedTuple):
     """A call under way: at the server, or (no ticket of it) at the origin."""
 
     call: Call
@@ -32,7 +31,7 @@ class _Ticket(NamedTuple):
     absent: ServerUnavailable | None
 
 
-class _Fallback:
+class State:
     """What both kinds of transport know."""
 
     def __init__(self, answers: Answers, after_s: float) -> None:
@@ -75,10 +74,10 @@ class _Fallback:
         return reply
 
 
-class _Line(Generic[T, L]):
+class OperationLine(Generic[T, L]):
     """One operation, whichever way it waits."""
 
-    def __init__(self, server: T, probe: Transport, state: _Fallback) -> None:
+    def __init__(self, server: T, probe: Transport, state: State) -> None:
         self._server = server
         self._probe = probe
         self._state = state
@@ -108,7 +107,7 @@ class FallbackTransport:
     ) -> None:
         """`probe` leads to the same server and gives up after PROBE_TIMEOUT_S."""
         self.passes_files = server.passes_files
-        self.state = _Fallback(answers, after_s)
+        self.state = State(answers, after_s)
         self._server = server
         self._probe = probe
 
@@ -135,7 +134,7 @@ class FallbackTransport:
         self._probe.hang_up()
 
 
-class FallbackLine(_Line[Transport, Line]):
+class FallbackLine(OperationLine[Transport, Line]):
     """One operation."""
 
     def submit(self, call: Call) -> object:
@@ -143,10 +142,10 @@ class FallbackLine(_Line[Transport, Line]):
         try:
             if self._state.outage.direct:
                 self._look()
-            return _Ticket(call, self._begun().submit(call), None)
+            return Ticket(call, self._begun().submit(call), None)
         except ServerUnavailable as error:
             self._state.lost(error)
-            return _Ticket(call, None, error)
+            return Ticket(call, None, error)
 
     def wait(self, ticket: Any) -> Any:
         """The reply to a call."""
@@ -174,79 +173,5 @@ class FallbackLine(_Line[Transport, Line]):
         if not self._state.outage.probe_due(time.monotonic()):
             raise ServerUnavailable("the cache server is away")
         self._probe.check()
-        self._probe.hang_up()
-        self._state.answered()
-
-
-class AsyncFallbackTransport:
-    """A transport for an event loop, with the origin behind it."""
-
-    def __init__(
-        self, server: AsyncTransport, probe: Transport, answers: Answers, after_s: float
-    ) -> None:
-        """As FallbackTransport; the probe and the origin are asked in threads."""
-        self.passes_files = server.passes_files
-        self.state = _Fallback(answers, after_s)
-        self._server = server
-        self._probe = probe
-
-    async def check(self) -> None:
-        """Wait for a server, or until calls go to the origin."""
-        while True:
-            try:
-                await self._server.check()
-            except ServerUnavailable as error:
-                if self.state.goes_on_without(error):
-                    break
-                await asyncio.sleep(CHECK_PERIOD_S)
-            else:
-                self.state.answered()
-                break
-
-    def line(self) -> "AsyncFallbackLine":
-        """For one operation."""
-        return AsyncFallbackLine(self._server, self._probe, self.state)
-
-    async def hang_up(self) -> None:
-        """Close what is idle."""
-        await self._server.hang_up()
-        self._probe.hang_up()
-
-
-class AsyncFallbackLine(_Line[AsyncTransport, AsyncLine]):
-    """One operation."""
-
-    async def submit(self, call: Call) -> object:
-        """Send a call."""
-        try:
-            if self._state.outage.direct:
-                await self._look()
-            return _Ticket(call, await self._begun().submit(call), None)
-        except ServerUnavailable as error:
-            self._state.lost(error)
-            return _Ticket(call, None, error)
-
-    async def wait(self, ticket: Any) -> Any:
-        """The reply to a call."""
-        absent = ticket.absent
-        if absent is None:
-            try:
-                reply = await self._begun().wait(ticket.servers)
-            except ServerUnavailable as error:
-                self._state.lost(error)
-                absent = error
-            except HotshardError:
-                self._state.answered()
-                raise
-            else:
-                self._state.answered()
-                return reply
-        return await asyncio.to_thread(self._state.from_origin, ticket.call, absent)
-
-    async def _look(self) -> None:
-        """As FallbackLine._look."""
-        if not self._state.outage.probe_due(time.monotonic()):
-            raise ServerUnavailable("the cache server is away")
-        await asyncio.to_thread(self._probe.check)
         self._probe.hang_up()
         self._state.answered()

@@ -5,21 +5,20 @@ slots, memory) is read at scrape time from a `State` that the node puts together
 drift from the truth. All known label values exist from the start with 0, so that a rate over the first
 event is right and an absent series means a wrong name.
 
-Record from the event loop or any thread; `refresh` and `snapshot` on the event loop only. `exposition`
-reads /proc and may take milliseconds: it belongs into a thread.
+Record from the event loop only; `refresh` and `snapshot`, too. `exposition` reads /proc and may take
+milliseconds: it belongs into a thread.
 """
 
 import platform
 import time
 from asyncio import CancelledError
 from collections.abc import Callable, Iterable, Sequence
+from itertools import product
 from types import TracebackType
 
 from prometheus_client import (
     CollectorRegistry,
-    Counter,
     Gauge,
-    Histogram,
     ProcessCollector,
     disable_created_metrics,
     generate_latest,
@@ -27,6 +26,7 @@ from prometheus_client import (
 
 from cache_server.core.eviction import REASONS as POLICY_REASONS
 from cache_server.core.money import VERBS, Usage
+from cache_server.metrics.plain import Counts, Durations
 from cache_server.metrics.reads import ReadMetrics
 from cache_server.metrics.state import State, StateCollector
 from hotshard.core.errors import BY_CODE, code_name
@@ -113,12 +113,12 @@ class Metrics:
 
     def request_done(self, path: str, method: str, code: str, seconds: float) -> None:
         """A request was answered; `code` is one of CODES."""
-        self._request_children[path, method, code].inc()
-        self._request_second_children[path, method].observe(seconds)
+        self._requests.of[path, method, code] += 1
+        self._request_seconds.observe((path, method), seconds)
 
     def sent(self, path: str, size: int) -> None:
         """Payload bytes went out in messages."""
-        self._sent_bytes.labels(path).inc(size)
+        self._sent_bytes.of[path,] += size
 
     def connections(self, path: str, count: int) -> None:
         """So many clients are connected now."""
@@ -126,7 +126,7 @@ class Metrics:
 
     def bad_message(self, path: str) -> None:
         """A client sent what is no request."""
-        self._bad_messages.labels(path).inc()
+        self._bad_messages.of[path,] += 1
 
     # -- the read path -----------------------------------------------------------------------------
 
@@ -138,8 +138,8 @@ class Metrics:
 
     def fill(self, outcome: str, seconds: float) -> None:
         """A fill ended in one of FILL_OUTCOMES, so long after it began."""
-        self._fills.labels(outcome).inc()
-        self._fill_seconds.observe(seconds)
+        self._fills.of[outcome,] += 1
+        self._fill_seconds.observe((), seconds)
 
     # -- origins -----------------------------------------------------------------------------------
 
@@ -147,136 +147,138 @@ class Metrics:
         self, origin: str, verb: str, outcome: str, seconds: float, payload_bytes: int
     ) -> None:
         """An origin was asked by one of VERBS, with one of ORIGIN_OUTCOMES."""
-        self._origin_request_children[origin, verb, outcome].inc()
-        self._origin_second_children[origin, verb].observe(seconds)
-        self._origin_byte_children[origin].inc(payload_bytes)
-        spent = self._spent[origin]
-        spent[verb] += 1
-        spent["bytes"] += payload_bytes
+        self._origin_requests.of[origin, verb, outcome] += 1
+        self._origin_seconds.observe((origin, verb), seconds)
+        self._origin_bytes.of[origin,] += payload_bytes
 
     def spent(self, origins: Iterable[str]) -> Usage:
         """What was asked of some origins; every try counts, whether or not it was answered."""
-        counted = [self._spent[origin] for origin in origins if origin in self._spent]
+        counted, asked = set(origins), dict.fromkeys(VERBS, 0.0)
+        for (origin, verb, _), count in self._origin_requests.of.items():
+            if origin in counted:
+                asked[verb] += count
+        received = self._origin_bytes.of
         return Usage(
-            requests={verb: sum(each[verb] for each in counted) for verb in VERBS},
-            origin_bytes=sum(each["bytes"] for each in counted),
+            requests=asked, origin_bytes=sum(received.get((origin,), 0) for origin in counted)
         )
 
     # -- the store ---------------------------------------------------------------------------------
 
     def sealed(self, size: int) -> None:
         """A shard of `size` bytes was sealed."""
-        self._sealed_shards.inc()
-        self._sealed_bytes.inc(size)
+        self._sealed_shards.of[()] += 1
+        self._sealed_bytes.of[()] += size
 
     def evicted(self, reason: str, shards: int, size: int) -> None:
         """Shards were dropped for one of EVICTION_REASONS."""
-        self._evicted_shards.labels(reason).inc(shards)
-        self._evicted_bytes.labels(reason).inc(size)
+        self._evicted_shards.of[reason,] += shards
+        self._evicted_bytes.of[reason,] += size
 
     def quarantined(self, check: str, size: int) -> None:
         """A shard failed one of CHECKS and was put away."""
-        self._quarantined_shards.labels(check).inc()
-        self._quarantined_bytes.labels(check).inc(size)
+        self._quarantined_shards.of[check,] += 1
+        self._quarantined_bytes.of[check,] += size
 
     # -- construction ------------------------------------------------------------------------------
 
     def _make_request_metrics(self, registry: CollectorRegistry) -> None:
-        requests = _counter(registry, "requests", "Requests answered.", "path", "method", "code")
-        request_seconds = _histogram(
+        asked = [(path, method) for path, methods in METHODS.items() for method in methods]
+        self._requests = Counts(
+            registry,
+            "requests",
+            "Requests answered.",
+            ("path", "method", "code"),
+            [(*each, code) for each, code in product(asked, CODES)],
+        )
+        self._request_seconds = Durations(
             registry,
             "request_duration_seconds",
             "Time from a request's arrival to the end of its answer.",
             _REQUEST_BUCKETS_S,
-            "path",
-            "method",
+            ("path", "method"),
+            asked,
         )
-        self._sent_bytes = _counter(
-            registry, "sent_bytes", "Payload sent in messages, not as open files.", "path"
+        self._sent_bytes = Counts(
+            registry,
+            "sent_bytes",
+            "Payload sent in messages, not as open files.",
+            ("path",),
+            [(path,) for path in METHODS],
         )
         self._connections = _gauge(registry, "connections", "Clients connected.", "path")
-        self._bad_messages = _counter(
-            registry, "bad_messages", "Messages from clients that are no requests.", "path"
+        self._bad_messages = Counts(
+            registry,
+            "bad_messages",
+            "Messages from clients that are no requests.",
+            ("path",),
+            [("local",)],
         )
         self._connections.labels("local")
-        self._bad_messages.labels("local")
-        # Bound once: looking a child up by its labels costs more than counting.
-        self._request_children = {
-            (path, method, code): requests.labels(path, method, code)
-            for path, methods in METHODS.items()
-            for method in methods
-            for code in CODES
-        }
-        self._request_second_children = {
-            (path, method): request_seconds.labels(path, method)
-            for path, methods in METHODS.items()
-            for method in methods
-        }
-        for path in METHODS:
-            self._sent_bytes.labels(path)
 
     def _make_read_metrics(self, registry: CollectorRegistry) -> None:
-        self._fills = _counter(registry, "fills", "Fills of shards that ended.", "outcome")
-        self._fill_seconds = _histogram(
+        self._fills = Counts(
+            registry,
+            "fills",
+            "Fills of shards that ended.",
+            ("outcome",),
+            [(outcome,) for outcome in FILL_OUTCOMES],
+        )
+        self._fill_seconds = Durations(
             registry,
             "fill_duration_seconds",
             "Time from the first request for a shard to the end of its fill.",
             _ORIGIN_BUCKETS_S,
         )
-        for outcome in FILL_OUTCOMES:
-            self._fills.labels(outcome)
 
     def _make_origin_metrics(self, registry: CollectorRegistry, names: Sequence[str]) -> None:
-        requests = _counter(
+        self._origin_requests = Counts(
             registry,
             "origin_requests",
             "Requests to origins; each try counts.",
-            "origin",
-            "verb",
-            "outcome",
+            ("origin", "verb", "outcome"),
+            product(names, VERBS, ORIGIN_OUTCOMES),
         )
-        seconds = _histogram(
+        self._origin_seconds = Durations(
             registry,
             "origin_request_duration_seconds",
             "Time of one try of a request to an origin.",
             _ORIGIN_BUCKETS_S,
-            "origin",
-            "verb",
+            ("origin", "verb"),
+            product(names, VERBS),
         )
-        received = _counter(
-            registry, "origin_received_bytes", "Payload received from origins.", "origin"
+        self._origin_bytes = Counts(
+            registry,
+            "origin_received_bytes",
+            "Payload received from origins.",
+            ("origin",),
+            [(name,) for name in names],
         )
-        self._spent = {origin: dict.fromkeys((*VERBS, "bytes"), 0.0) for origin in names}
-        self._origin_request_children = {
-            (origin, verb, outcome): requests.labels(origin, verb, outcome)
-            for origin in names
-            for verb in VERBS
-            for outcome in ORIGIN_OUTCOMES
-        }
-        self._origin_second_children = {
-            (origin, verb): seconds.labels(origin, verb) for origin in names for verb in VERBS
-        }
-        self._origin_byte_children = {origin: received.labels(origin) for origin in names}
 
     def _make_store_metrics(self, registry: CollectorRegistry) -> None:
-        self._sealed_shards = _counter(registry, "sealed_shards", "Shards sealed.")
-        self._sealed_bytes = _counter(registry, "sealed_bytes", "Bytes of shards sealed.")
-        self._evicted_shards = _counter(registry, "evicted_shards", "Shards dropped.", "reason")
-        self._evicted_bytes = _counter(
-            registry, "evicted_bytes", "Bytes of shards dropped.", "reason"
+        self._sealed_shards = Counts(registry, "sealed_shards", "Shards sealed.")
+        self._sealed_bytes = Counts(registry, "sealed_bytes", "Bytes of shards sealed.")
+        reasons = [(reason,) for reason in EVICTION_REASONS]
+        self._evicted_shards = Counts(
+            registry, "evicted_shards", "Shards dropped.", ("reason",), reasons
         )
-        self._quarantined_shards = _counter(
-            registry, "quarantined_shards", "Shards that failed a check and were put away.", "check"
+        self._evicted_bytes = Counts(
+            registry, "evicted_bytes", "Bytes of shards dropped.", ("reason",), reasons
         )
-        self._quarantined_bytes = _counter(
-            registry, "quarantined_bytes", "Bytes of shards that were put away.", "check"
+        checks = [(check,) for check in CHECKS]
+        self._quarantined_shards = Counts(
+            registry,
+            "quarantined_shards",
+            "Shards that failed a check and were put away.",
+            ("check",),
+            checks,
         )
-        for reason in EVICTION_REASONS:
-            self._evicted_shards.labels(reason)
-            self._evicted_bytes.labels(reason)
-        for check in CHECKS:
-            self._quarantined_shards.labels(check)
-            self._quarantined_bytes.labels(check)
+        self._quarantined_bytes = Counts(
+            registry,
+            "quarantined_bytes",
+            "Bytes of shards that were put away.",
+            ("check",),
+            checks,
+        )
 
 
 class RequestTimer:
@@ -315,18 +317,8 @@ class RequestTimer:
         self._metrics.request_done(self._path, self._method, self._code, seconds)
 
 
-def _counter(registry: CollectorRegistry, name: str, text: str, *labels: str) -> Counter:
-    return Counter(f"hotshard_{name}", text, labels, registry=registry)
-
-
 def _gauge(registry: CollectorRegistry, name: str, text: str, *labels: str) -> Gauge:
     return Gauge(f"hotshard_{name}", text, labels, registry=registry)
-
-
-def _histogram(
-    registry: CollectorRegistry, name: str, text: str, buckets: Sequence[float], *labels: str
-) -> Histogram:
-    return Histogram(f"hotshard_{name}", text, labels, registry=registry, buckets=buckets)
 
 
 def _series(name: str, labels: dict[str, str]) -> str:

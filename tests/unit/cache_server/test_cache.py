@@ -271,6 +271,26 @@ async def test_sequential_reading_reads_ahead_random_does_not(tmp_path):
         assert sorted(got) == [2, 9, 20, 27]
 
 
+async def test_sequential_reading_from_memory_reads_ahead_random_does_not(tmp_path):
+    async with cache_world(tmp_path, capacity_bytes=SHARD, memory_bytes=16 * BLOCK) as world:
+        small = world.origin.put("small", content(BLOCK))
+        await read(world, small)
+        await world.cache.pin(small)  # leaves no room for a shard
+        data = content(2 * SHARD)
+        uri = world.origin.put("big", data)
+        other = world.origin.put("other", data)
+        for block in (5, 14, 2, 10):
+            await world.cache.open(other, "", block * BLOCK, 10)
+        await world.cache.open(uri, "", 0, 100)
+        while (uri, BLOCK, BLOCK) not in world.origin.fetched:
+            await asyncio.sleep(0.001)
+        assert await read(world, uri) == data
+        fetched = [(each, offset // BLOCK) for each, offset, _ in world.origin.fetched]
+        assert sorted(block for each, block in fetched if each == uri) == list(range(16))
+        assert sorted(block for each, block in fetched if each == other) == [2, 5, 10, 14]
+        assert "no disk space" in (await world.cache.explain(uri)).last_miss
+
+
 async def test_reading_past_the_end_gives_nothing(tmp_path):
     async with cache_world(tmp_path) as world:
         uri = world.origin.put("a", b"123")

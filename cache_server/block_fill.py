@@ -10,8 +10,8 @@ from collections.abc import Iterable, Sequence
 
 from cache_server.block_flight import BlockFlight
 from cache_server.core.readahead import worth_finishing
-from cache_server.fill import Fill, FillTools, fail
-from cache_server.flight import settled
+from cache_server.fill import Fill, FillTools
+from cache_server.flight import fail, settled
 from cache_server.origins.table import Mounted
 from cache_server.store.options import NoSpace
 from cache_server.store.shard import ShardKey

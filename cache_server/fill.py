@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from cache_server.block_flight import BlockFlight
-from cache_server.flight import Spawn
+from cache_server.flight import Spawn, fail
 from cache_server.origins.origin import Fetched, PeerBlocks, Target, Want
 from cache_server.origins.table import Mounted
 from cache_server.scope import step
@@ -245,13 +245,6 @@ class Fill(ABC):
 
     def _told(self, outcome: str) -> None:
         self._tools.on_fill(outcome, asyncio.get_running_loop().time() - self.began_s)
-
-
-def fail(future: "asyncio.Future[Any]", error: Exception) -> None:
-    """Settle a future that perhaps nobody waits for."""
-    if not future.done():
-        future.set_exception(error)
-        future.exception()  # looked at, so that asyncio does not warn of it
 
 
 def _outcome(error: Exception) -> str:

@@ -57,6 +57,13 @@ async def all_settled(futures: Iterable["asyncio.Future[Any]"]) -> None:
             future.remove_done_callback(wake)
 
 
+def fail(future: "asyncio.Future[Any]", error: Exception) -> None:
+    """Settle a future that perhaps nobody waits for."""
+    if not future.done():
+        future.set_exception(error)
+        future.exception()  # looked at, so that asyncio does not warn of it
+
+
 class Flights(Generic[Key, Value]):
     """The flights under way, by key."""
 
@@ -86,8 +93,7 @@ class Flights(Generic[Key, Value]):
             landed.cancel()
             raise
         except Exception as error:  # noqa: BLE001 - whatever it is belongs to those who wait
-            landed.set_exception(error)
-            landed.exception()
+            fail(landed, error)
         else:
             landed.set_result(value)
         finally:

@@ -15,8 +15,7 @@ import os
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 
-from cache_server.fill import fail
-from cache_server.flight import Spawn, all_settled
+from cache_server.flight import Spawn, all_settled, fail
 from cache_server.opened import FileExtent
 from cache_server.origins.origin import Target, Want
 from cache_server.origins.table import Mounted

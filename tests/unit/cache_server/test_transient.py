@@ -221,7 +221,7 @@ async def test_nothing_is_fetched_ahead_when_half_of_the_memory_is_on_its_way():
 
 @pytest.mark.parametrize("slots", [FetchSlots(16, 8), FetchSlots(9, 1)], ids=["moving", "queued"])
 async def test_blocks_ahead_give_way_to_demand(slots):
-    """Both while they are fetched and while they wait for a slot."""
+    """SEMANTICS 7: demand reads outrank prefetch everywhere."""
     async with transient_world(8, slots) as world, asyncio.TaskGroup() as group:
         origin, transient = world
         data = content(64 * BLOCK)

@@ -16,6 +16,7 @@ TEND_INTERVAL_S = 1.0
 PROBE_INTERVAL_S = 30.0
 SCRUB_PAUSE_S = 1.0  # between two shards
 SCRUB_BYTES_PER_S = 32 << 20  # a terabyte in nine hours
+SCRUB_AGE_S = 60.0  # the kernel writes a page to the device after 30 to 35 s, if not before
 OPEN_FILES_MAX = 1 << 20
 KEPT_PIECE_BYTES = 4 << 20
 KEPT_BYTES = 32 << 20  # of each arena
@@ -39,7 +40,7 @@ async def probe(store: Store) -> None:
 async def scrub(store: Store) -> None:
     """Check sealed shards against their checksums, one after the other, slowly, for ever."""
     while True:
-        size = await store.scrub_one()
+        size = await store.scrub_one(SCRUB_AGE_S)
         await asyncio.sleep(max(SCRUB_PAUSE_S, size / SCRUB_BYTES_PER_S))
 
 

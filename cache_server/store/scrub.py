@@ -1,13 +1,15 @@
 """The slow check of everything that is sealed, shard after shard, disk after disk.
 
 Reads with O_DIRECT where the file system can: so it sees what the device holds rather than what the page
-cache remembers, and does not push hot data out of memory. Where a disk's round stands is kept over a clean
-restart.
+cache remembers, and does not push hot data out of memory. For the same reason it waits until the kernel has
+written a shard: reading it before would have the device write and read it at once, in the middle of the
+fills. Where a disk's round stands is kept over a clean restart.
 """
 
 import errno
 import logging
 import os
+import time
 from functools import partial
 
 from cache_server.store.disks import Disks
@@ -30,22 +32,22 @@ class Scrubber:
         self._drops = drops
         self._turn = 0
 
-    async def scrub_one(self) -> int:
-        """Check the next shard; its bytes, 0 when there is none."""
+    async def scrub_one(self, min_age_s: float) -> int:
+        """Check the next shard; its bytes, 0 when there is none, or none that is old enough."""
         volumes = self._disks.ready()
         if not volumes:
             return 0
         self._turn = (self._turn + 1) % len(volumes)
         volume = volumes[self._turn]
         try:
-            return await self._scrub_next(volume)
+            return await self._scrub_next(volume, min_age_s)
         except FileNotFoundError:
             return 0  # evicted meanwhile
         except OSError as error:
             self._disks.failed(volume, error)
             return 0
 
-    async def _scrub_next(self, volume: Volume) -> int:
+    async def _scrub_next(self, volume: Volume, min_age_s: float) -> int:
         found = await self._shelf.run(partial(volume.records.next_after, volume.scrub_row))
         if found is None:
             volume.scrub_row = 0
@@ -55,12 +57,20 @@ class Scrubber:
         entry = self._shelf.index.get(digest)
         if entry is None or entry.row != row:
             return 0
+        if await self._shelf.run(partial(_is_younger, volume, digest, min_age_s)):
+            volume.scrub_row = 0  # what follows is younger still: the round is over
+            return 0
         right = await self._shelf.run(partial(_is_right, volume, digest, row, entry.size))
         now = self._shelf.index.get(digest)
         if not right and now is not None and now.row == row and not volume.dead:
             logger.error("scrub: %s does not hold what was sealed", digest.hex())
             self._drops.quarantine(volume, digest, "scrub")
         return entry.size
+
+
+def _is_younger(volume: Volume, digest: bytes, min_age_s: float) -> bool:
+    age_s = time.time() - os.stat(sealed_path(volume.path, digest)).st_mtime
+    return 0 <= age_s < min_age_s  # below 0 the clock was set back: no reason to wait
 
 
 def _is_right(volume: Volume, digest: bytes, row: int, size: int) -> bool:

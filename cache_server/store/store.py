@@ -375,9 +375,9 @@ class Store:
         """Try to open the disks that have failed; about twice a minute."""
         await self._disks.probe()
 
-    async def scrub_one(self) -> int:
-        """Check one sealed shard against the disk; its bytes, 0 when there is none."""
-        return await self._scrubber.scrub_one()
+    async def scrub_one(self, min_age_s: float = 0.0) -> int:
+        """Check a shard sealed so long ago against the disk; its bytes, 0 when there is none."""
+        return await self._scrubber.scrub_one(min_age_s)
 
     # Reports.
 

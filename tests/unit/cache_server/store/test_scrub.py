@@ -1,5 +1,8 @@
 """The slow check of everything."""
 
+import os
+import time
+
 from support.stores import KIB, fill, make_key, make_store, report_of
 
 
@@ -42,3 +45,26 @@ async def test_the_round_goes_on_after_a_clean_restart(tmp_path):
         assert await store.scrub_one() == 10
     async with make_store(tmp_path) as store:
         assert await store.scrub_one() == 11
+
+
+async def test_a_round_ends_where_shards_are_too_young(tmp_path):
+    async with make_store(tmp_path) as store:
+        keys = [make_key(f"s3://b/{n}", 10 + n) for n in range(3)]
+        for key in keys:
+            await fill(store, key)
+        assert [await store.scrub_one(60) for _ in range(3)] == [0, 0, 0]
+        for key in keys[:2]:
+            age(report_of(store, key).path, 61)
+        assert [await store.scrub_one(60) for _ in range(5)] == [10, 11, 0, 10, 11]
+
+
+async def test_a_clock_that_was_set_back_stops_no_round(tmp_path):
+    async with make_store(tmp_path) as store:
+        key = make_key("s3://b/a", 10)
+        await fill(store, key)
+        age(report_of(store, key).path, -3600)
+        assert await store.scrub_one(60) == 10
+
+
+def age(path: str, by_s: float) -> None:
+    os.utime(path, (time.time() - by_s,) * 2)

@@ -133,6 +133,9 @@ class SeaweedS3:
             "ip.bind": self._host,
             "master.telemetry": "false",
             "master.volumeSizeLimitMB": "1024",
+            # Each bucket has volumes of its own. By default there are as many as the free disk has GiB,
+            # and writes to the next bucket fail.
+            "volume.max": "10000",
             "admin.ui": "false",
             "webdav": "false",
             "s3.config": config,

@@ -27,7 +27,8 @@ def served(fleet):
 async def test_bytes_come_from_the_bulk_ports_of_their_owners(start_fleet, tmp_path):
     secret = tmp_path / "secret"
     secret.write_text("a secret that is long enough")
-    settings = {"shard_bytes": "8MiB", "block_bytes": "1MiB", "bulk": {"secret_file": str(secret)}}
+    # So many shards that each of the members owns some, whatever their ids are.
+    settings = {"shard_bytes": "1MiB", "block_bytes": "1MiB", "bulk": {"secret_file": str(secret)}}
     fleet = start_fleet(3, **settings)
     uri = fleet.uri("big")
     fleet.put("big", BODY)

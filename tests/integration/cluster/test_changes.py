@@ -94,7 +94,9 @@ def test_members_that_join_and_leave_move_bytes_between_servers_not_from_the_ori
 
 
 def test_what_a_leaver_alone_has_is_handed_over_before_it_exits(start_fleet):
-    """The removal of a node for good does not send its hot bytes to the origin."""
+    """SEMANTICS 14: a member that is stopped in order offers what only it has to the members that own
+    it after it.
+    """
     fleet = start_fleet(3, cluster={"grace_s": 1})
     expected = fill_origin(fleet, small=60)
     leaver, others = fleet.servers[0], fleet.servers[1:]

@@ -26,6 +26,9 @@ def told(load, since, until=float("inf")):
 
 
 def test_a_server_is_killed_in_the_middle_of_a_read_load(start_fleet):
+    """SEMANTICS 14: a member that is killed fails no read of the others, and finds again what it had
+    sealed.
+    """
     fleet = start_fleet(NODES)
     expected = fill_origin(fleet, small=1000 if FULL else 150)
     victim, others = fleet.servers[-1], fleet.servers[:-1]
@@ -50,6 +53,9 @@ def test_a_server_is_killed_in_the_middle_of_a_read_load(start_fleet):
 @LONG
 @pytest.mark.parametrize("what", ["peers", "origin"])
 def test_a_server_is_cut_off(start_fleet, what):
+    """SEMANTICS 14: a member that cannot reach its peers, or the origin, serves its readers all the
+    same.
+    """
     fleet = start_fleet(NODES, fetch={"attempts": 3, "connect_timeout_s": 1})
     expected = fill_origin(fleet, small=400 if FULL else 100)
     alone, others = fleet.servers[0], fleet.servers[1:]

@@ -16,6 +16,9 @@ pytestmark = [pytest.mark.timeout(1800 if FULL else 240), pytest.mark.slow]
 
 
 def test_every_byte_is_right_everywhere_and_read_from_the_origin_once(start_fleet):
+    """SEMANTICS 14: in a healthy cluster each block is read from the origin once per zone; the other
+    members get it from one that has it.
+    """
     fleet = start_fleet(8)
     expected = fill_origin(
         fleet,

@@ -10,6 +10,7 @@ pytestmark = [pytest.mark.timeout(600), pytest.mark.slow]
 
 
 def test_zones_never_exchange_bytes(start_fleet):
+    """SEMANTICS 14: members of different zones never exchange the bytes of objects."""
     zones = {number: "ab"[number % 2] for number in range(4)}
     fleet = start_fleet(4, each={n: {"cluster": {"zone": zone}} for n, zone in zones.items()})
     expected = fill_origin(fleet, small=400 if FULL else 40, big=1, big_bytes=20 << 20)

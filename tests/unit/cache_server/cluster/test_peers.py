@@ -50,6 +50,7 @@ def owners(members, origin, uri):
 
 
 async def test_wrong_bytes_are_never_given_and_the_next_source_is_asked(tmp_path):
+    """SEMANTICS 14: bytes of a peer are checked before they are kept or served."""
     async with cluster(tmp_path, 3) as (origin, members):
         body = content(3 * BLOCK)
         uri = origin.put("a", body)

@@ -1,39 +1,19 @@
-"""A real cache server of its own, as a subprocess, for one row.
+"""A real cache server of its own, as a child process (hotshard.cli.cache_process), for one row.
 
-`python -m cache_server` with a configuration file, a cache directory and a socket below the row's
-directory, and free ports on 127.0.0.1. The kernel kills it when the benchmark dies.
+What benchmarks want beyond any such server: a bulk port, a quiet log, a disk that is not theirs alone,
+faults put into it on purpose, and an error when it died on the way or did not stop when asked.
 """
 
 import contextlib
-import http.client
-import json
-import os
-import signal
-import socket
-import subprocess
-import sys
-import time
-import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
 
 from benchmarks.results import BenchError
 from benchmarks.sabotage import Sabotage
+from hotshard.cli.cache_process import SERVER, CacheProcess, CacheProcessError, free_ports
 
 _READY_S = 120.0  # a million shards on a busy machine
 _STOP_S = 30.0
-_POLL_S = 0.02
 _FLOOR = "2GiB"
-# Asks the kernel to kill the process with its parent, then becomes the server. Not a preexec_fn: those
-# run between fork and exec of a process that has threads.
-_LAUNCHER = """
-import ctypes, os, signal, sys
-ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG, survives exec
-if os.getppid() == int(sys.argv[1]):
-    os.execv(sys.executable, [sys.executable, *sys.argv[2:]])
-"""
-_SERVER = ("-m", "cache_server")
 _RUN = "import runpy; runpy.run_module('cache_server', run_name='__main__', alter_sys=True)"
 _SPOILED = {
     Sabotage.FAT: "ballast = bytes([1]) * (400 << 20);" + _RUN,
@@ -44,23 +24,27 @@ _SPOILED = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Node:
-    """A running server."""
+class Node(CacheProcess):
+    """A server, with the address of its bulk port."""
 
-    pid: int
-    cache_dir: str
-    socket_path: str
-    grpc_address: str
-    bulk_address: str
-    admin_port: int
-
-    def counters(self) -> dict[str, float]:
-        """Its metrics: name with labels -> value."""
-        with urllib.request.urlopen(f"http://127.0.0.1:{self.admin_port}/metrics") as reply:
-            lines = reply.read().decode().splitlines()
-        pairs = [line.rpartition(" ") for line in lines if not line.startswith("#")]
-        return {name: float(value) for name, _, value in pairs}
+    def __init__(
+        self,
+        directory: str,
+        origins: Sequence[Mapping[str, object]],
+        settings: Mapping[str, object],
+        *,
+        environment: Mapping[str, str] | None,
+        program: Sequence[str],
+    ) -> None:
+        self.bulk = f"127.0.0.1:{free_ports(1)[0]}"
+        document = {
+            "origins": list(origins),
+            "bulk": {"listen": self.bulk},
+            "log": {"level": "warning"},
+            "free_space_floor": _FLOOR,  # the disk is not ours alone, and what we write goes soon
+            **settings,
+        }
+        super().__init__(directory, document, environment=environment, program=program)
 
 
 @contextlib.contextmanager
@@ -84,99 +68,25 @@ def cache_node(
         settings: other keys of the configuration; some have defaults here.
 
     Raises:
-        BenchError: it does not come up; with the end of its log.
+        BenchError: it does not come up, dies, or does not stop when asked; with the end of its log.
     """
-    os.makedirs(directory)
-    grpc_port, bulk_port, admin_port = free_ports(3)
-    cache_dir = os.path.join(directory, "cache")
-    socket_path = os.path.join(directory, "s")
-    config: dict[str, Any] = {
-        "origins": list(origins),
-        "cache_dirs": [{"path": cache_dir}],
-        "grpc": {"listen": f"127.0.0.1:{grpc_port}"},
-        "bulk": {"listen": f"127.0.0.1:{bulk_port}"},
-        "admin": {"listen": f"127.0.0.1:{admin_port}"},
-        "local_socket": {"path": socket_path},
-        "log": {"level": "warning"},
-        "free_space_floor": _FLOOR,  # the disk is not ours alone, and what we write goes soon
-        **settings,
-    }
-    config_path = os.path.join(directory, "config.yaml")
-    with open(config_path, "w", encoding="utf-8") as file:
-        json.dump(config, file)  # JSON is YAML
-    log_path = os.path.join(directory, "log")
     code = _SPOILED.get(spoiled, before and before + _RUN)
-    program = ("-c", code) if code else _SERVER
-    with open(log_path, "wb") as log:
-        process = subprocess.Popen(
-            [sys.executable, "-c", _LAUNCHER, str(os.getpid()), *program, "--config", config_path],
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            env={**_ours(), **(environment or {})},
-            start_new_session=True,
-        )
+    program = ("-c", code) if code else SERVER
+    node = Node(directory, origins, settings, environment=environment, program=program)
     try:
-        _wait_ready(process, admin_port, log_path)
-        grpc, bulk = f"127.0.0.1:{grpc_port}", f"127.0.0.1:{bulk_port}"
-        yield Node(process.pid, cache_dir, socket_path, grpc, bulk, admin_port)
+        node.start(_READY_S)
+    except CacheProcessError as error:
+        raise BenchError(str(error)) from error
+    try:
+        yield node
     except BaseException:
-        _stop(process)  # that it would not stop is not the news now
+        node.stop()  # that it would not stop is not the news now
         raise
-    if process.poll() is not None:
-        raise BenchError(f"the cache server died:\n{_tail(log_path)}")
-    if not _stop(process):
-        raise BenchError(f"the cache server ignored SIGTERM for {_STOP_S:g} s:\n{_tail(log_path)}")
-
-
-def _ours() -> dict[str, str]:
-    """Our environment, without what would configure the server."""
-    return {k: v for k, v in os.environ.items() if not k.startswith("HOTSHARD_")}
-
-
-def _wait_ready(process: "subprocess.Popen[bytes]", admin_port: int, log_path: str) -> None:
-    deadline = time.monotonic() + _READY_S
-    while not _is_ready(admin_port):
-        if process.poll() is not None or time.monotonic() > deadline:
-            raise BenchError(f"the cache server did not come up:\n{_tail(log_path)}")
-        time.sleep(_POLL_S)
-
-
-def _is_ready(admin_port: int) -> bool:
-    connection = http.client.HTTPConnection("127.0.0.1", admin_port, timeout=1)
-    try:
-        connection.request("GET", "/readyz")
-        return connection.getresponse().status == http.HTTPStatus.OK
-    except (OSError, http.client.HTTPException):
-        return False
-    finally:
-        connection.close()
-
-
-def _stop(process: "subprocess.Popen[bytes]") -> bool:
-    """Ask, then kill; whether asking was enough."""
-    if process.poll() is None:
-        process.send_signal(signal.SIGTERM)
-        try:
-            process.wait(_STOP_S)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-            return False
-    return True
-
-
-def _tail(path: str) -> str:
-    with open(path, encoding="utf-8", errors="replace") as file:
-        return "".join(file.readlines()[-20:])
-
-
-def free_ports(count: int) -> list[int]:
-    """Ports of 127.0.0.1 that nobody uses now."""
-    with contextlib.ExitStack() as stack:
-        ports = []
-        for _ in range(count):
-            probe = stack.enter_context(socket.socket())
-            probe.bind(("127.0.0.1", 0))
-            ports.append(probe.getsockname()[1])
-        return ports
+    if node.exit_code is not None:
+        raise BenchError(f"the cache server died:\n{node.log_tail()}")
+    node.stop(_STOP_S)
+    if node.exit_code != 0:
+        raise BenchError(
+            f"the cache server ended with {node.exit_code} when asked to stop, of"
+            f" {_STOP_S:g} s that it has for that:\n{node.log_tail()}"
+        )

@@ -12,8 +12,8 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
-from benchmarks.node import free_ports
 from benchmarks.results import BenchError
+from hotshard.cli.cache_process import free_ports
 
 _START_S = 20.0
 _STOP_S = 10.0

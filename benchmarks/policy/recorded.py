@@ -105,8 +105,8 @@ def record(output: str) -> None:
             for epoch in range(EPOCHS):
                 with open(raw, "a", encoding="ascii") as file:
                     file.write("epoch\n")
-                _read("train", TRAINING, epoch, node.socket_path, origin["prefix"])
-                _read("val", VALIDATION, 0, node.socket_path, origin["prefix"])
+                _read("train", TRAINING, epoch, node.socket, origin["prefix"])
+                _read("val", VALIDATION, 0, node.socket, origin["prefix"])
         lines = list(_numbered(Path(raw).read_text(encoding="ascii").splitlines()))
     Path(output).write_text("\n".join(lines) + "\n", encoding="ascii")
 

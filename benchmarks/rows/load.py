@@ -36,7 +36,7 @@ def _open_p99(bench: Bench) -> Iterator[Sides]:
     seconds = bench.pick(full=3000, quick=1000, tiny=100) / 1000
     rate = bench.pick(full=1000, quick=1000, tiny=2000)
     with hot_files(bench.directory, data) as hot, ExitStack() as stack:
-        client = CacheClient(hot.node.socket_path)
+        client = CacheClient(hot.node.socket)
         spoiled = Sabotaged(client, bench.sabotage)
 
         def side(target: TargetSpec, noisy: TargetSpec) -> Side:
@@ -71,7 +71,7 @@ def _open_restore(bench: Bench) -> Iterator[Sides]:
     ranks = bench.pick(full=_RANKS, quick=_RANKS, tiny=2)
     workload = Workload(Kind.RESTORE, 8 * _MIB, bench.seed)
     with hot_files(bench.directory, data) as hot:
-        target = Sabotaged(CacheClient(hot.node.socket_path), bench.sabotage)
+        target = Sabotaged(CacheClient(hot.node.socket), bench.sabotage)
         files = [hot.cached_path(index) for index in range(data.count)]
         sizes = [data.size(index) for index in range(data.count)]
         ours = Load(target, hot.place, workload, seconds)
@@ -97,7 +97,7 @@ def _open_restore_cold(bench: Bench) -> Iterator[Sides]:
         def ours() -> Measured:
             with remote.cold_node() as node:
                 read_all = bench.sabotage.wrap(everything(data, uris, bench.sabotage))
-                specs = [CacheClient(node.socket_path)] * _RANKS
+                specs = [CacheClient(node.socket)] * _RANKS
                 return measured(all_together(specs, read_all, {"server": node.pid}))
 
         def direct() -> Measured:

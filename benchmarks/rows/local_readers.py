@@ -23,7 +23,7 @@ def _open(bench: Bench) -> Iterator[Sides]:
     readers = bench.pick(full=8, quick=8, tiny=2)
     workload = Workload(Kind.EPOCHS, _MIB, bench.seed)
     with hot_files(bench.directory, data) as hot:
-        target = Sabotaged(CacheClient(hot.node.socket_path), bench.sabotage)
+        target = Sabotaged(CacheClient(hot.node.socket), bench.sabotage)
         through_client = Load(target, hot.place, workload, seconds)
         native = Load(Files(), hot.place, workload, seconds)
         with Crew(through_client, readers) as ours, Crew(native, readers) as limit:

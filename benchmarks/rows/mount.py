@@ -37,7 +37,7 @@ def mounted(bench: Bench, node: Node, prefix: str, mode: str) -> Iterator[str]:
     """Our mount of a prefix."""
     target = os.path.join(bench.directory, "mnt")
     os.makedirs(target)
-    options = MountOptions(address=node.socket_path, mode=mode, immutable=True)
+    options = MountOptions(address=node.socket, mode=mode, immutable=True)
     mount(prefix, target, options)
     try:
         yield target

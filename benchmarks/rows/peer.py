@@ -85,7 +85,7 @@ def _open(bench: Bench) -> Iterator[Sides]:
         scene = _Scene(data, info, node, out, total, bench.sabotage)
         with _sender(Hot(node, place, client).cached_path(0), total) as (pid, sender_port):
             yield Sides(
-                ours=lambda: _ours(scene, node.bulk_address),
+                ours=lambda: _ours(scene, node.bulk),
                 limits={"sendfile and splice": lambda: _splice(scene, pid, sender_port)},
             )
 

@@ -53,7 +53,7 @@ def _open(bench: Bench) -> Iterator[Sides]:
     passes = bench.pick(full=4, quick=2, tiny=1)
     with (
         hot_files(bench.directory, data) as hot,
-        closing(hotshard.connect(hot.node.grpc_address)) as client,
+        closing(hotshard.connect(hot.node.grpc)) as client,
         _bare() as (pid, bare),
     ):
         uri = hot.place.uri(0)

@@ -116,7 +116,7 @@ def in_s3(directory: str, data: DataSet) -> Iterator[Remote]:
 
 def connect(node: Node) -> hotshard.Client:
     """A client on the local socket, knowing nothing yet."""
-    return hotshard.connect(node.socket_path, files_max=FILES_MAX, direct="never")
+    return hotshard.connect(node.socket, files_max=FILES_MAX, direct="never")
 
 
 def warm(client: hotshard.Client, place: Place) -> None:

@@ -114,7 +114,7 @@ def _open_hot(bench: Bench, job: Job) -> Iterator[Sides]:
 def _spoiled(bench: Bench, job: Job, node: Node, place: Place, epochs: int) -> Training:
     """Ours: slow as a whole, or wrong in its bytes, when that is asked for."""
     flip = bench.sabotage if bench.sabotage is Sabotage.FLIP else Sabotage.NONE
-    target = Sabotaged(CacheClient(node.socket_path), flip)
+    target = Sabotaged(CacheClient(node.socket), flip)
     return Training(target, place, job.model, bench.seed, _FILE_READ, epochs, bench.sabotage)
 
 

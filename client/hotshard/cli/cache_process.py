@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from typing import Any
 
-from hotshard.cli.child import Child
+from hotshard.cli.child import STOP_TIMEOUT_S, Child
 
 START_TIMEOUT_S = 30.0
 POLL_S = 0.02
@@ -83,14 +83,14 @@ class CacheProcess:
         assert self._child is not None, "it was not started"
         return self._child.exit_code
 
-    def start(self) -> None:
+    def start(self, timeout_s: float = START_TIMEOUT_S) -> None:
         """Start it and wait until it is ready.
 
         Raises:
             CacheProcessError: it ended, or is not ready in time.
         """
         self.launch()
-        deadline = time.monotonic() + START_TIMEOUT_S
+        deadline = time.monotonic() + timeout_s
         while not self.ready():
             if self.exit_code is not None or time.monotonic() > deadline:
                 self.stop()
@@ -102,10 +102,10 @@ class CacheProcess:
         with open(self._log, "ab") as log:
             self._child = Child(self._arguments, environment=self._environment, stderr=log)
 
-    def stop(self) -> None:
+    def stop(self, timeout_s: float = STOP_TIMEOUT_S) -> None:
         """SIGTERM, then SIGKILL; idempotent."""
         if self._child is not None:
-            self._child.stop()
+            self._child.stop(timeout_s)
 
     def kill(self) -> None:
         """SIGKILL, as an out-of-memory kill would be."""

@@ -97,8 +97,8 @@ def test_every_target_reads_the_same_bytes(tmp_path, monkeypatch):
         for name, value in environment:  # not those of the S3 server that other tests share
             monkeypatch.setenv(name, value)
         specs: list[TargetSpec] = [
-            CacheClient(node.socket_path),
-            CacheClient(node.grpc_address),
+            CacheClient(node.socket),
+            CacheClient(node.grpc),
             DirectS3(remote.bucket, environment),
         ]
         for spec in specs:

@@ -99,9 +99,9 @@ def test_every_target_takes_a_load(tmp_path, monkeypatch):
             monkeypatch.setenv(name, value)
         prefix = remote.place.prefix
         calls = {
-            Way.LOCAL: (f"{prefix}0000/", "--address", node.socket_path),
-            Way.GRPC: (prefix, "--address", node.grpc_address),
-            Way.BULK: (prefix, "--address", node.socket_path, "--bulk", node.bulk_address),
+            Way.LOCAL: (f"{prefix}0000/", "--address", node.socket),
+            Way.GRPC: (prefix, "--address", node.grpc),
+            Way.BULK: (prefix, "--address", node.socket, "--bulk", node.bulk),
             Way.S3: (prefix,),
             Way.FILES: (str(tmp_path / "copy"),),
         }

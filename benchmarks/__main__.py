@@ -27,6 +27,7 @@ from benchmarks.stats import Verdict
 
 BROKEN, UNDER_TARGET = 1, 3
 _QUICK_ROUNDS = 3
+WHOLE_RUN_S = 25 * 60.0
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -40,9 +41,12 @@ main.add_command(write_data)
 
 @main.command("list")
 def list_rows() -> None:
-    """Show the rows."""
+    """Show the rows, with the time each may take."""
+    total_s = sum(row.budget_s for row in CATALOGUE)
+    click.echo(f"{len(CATALOGUE)} rows, which may take {total_s / 60:.0f} minutes together")
     for row in CATALOGUE:
-        click.echo(f"{row.name:24} {row.title} (ratio to the limit >= {row.target})")
+        may = f"ratio to the limit >= {row.target}, {row.budget_s:.0f} s"
+        click.echo(f"{row.name:26} {row.title} ({may})")
 
 
 @main.command()
@@ -96,6 +100,7 @@ def run(
     except BenchError as error:
         raise click.UsageError(str(error)) from error
     terminal.show_results(console, taken)
+    terminal.show_times(console, taken, limit_s=WHOLE_RUN_S)
     sys.exit(_exit_code(taken, gate=not quick if gate is None else gate))
 
 
@@ -132,7 +137,8 @@ def write_report(files: tuple[str, ...], output: str) -> None:
 def write_table(files: tuple[str, ...], into: str | None) -> None:
     """Write the results as Markdown tables, rows that miss their target first."""
     try:
-        text = markdown.figures([row for path in files for row in _load(path)])
+        notes = {row.name: row.below for row in CATALOGUE}
+        text = markdown.figures([row for path in files for row in _load(path)], notes)
         if into is None:
             click.echo(text)
             return

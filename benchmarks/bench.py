@@ -85,6 +85,8 @@ class Row:
     """Whether it is one of the rows of `run quick`."""
     budget_s: float = 45.0
     """Wall clock it may take at full scale, setting up included."""
+    below: str = ""
+    """Why it misses its target where it does, in a line; documents say it beside a miss."""
 
 
 def constant(value: float) -> Side:

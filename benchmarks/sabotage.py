@@ -20,6 +20,7 @@ ReadInto = Callable[[str, Buffer, int], int]
 _SLOWER = 4
 _READ_SLOWER_S = 1e-3  # at least; beyond what a busy machine adds by itself
 _CALL_SLOWER_S = 0.5  # the same for calls that read a lot
+_STALL_S = 7.0  # longer than any read may take
 
 
 class Sabotage(StrEnum):
@@ -36,6 +37,10 @@ class Sabotage(StrEnum):
     """The cache evicts what was used least recently, and keeps whatever is read."""
     ALONE = "alone"
     """The servers of a cluster do not know each other."""
+    STALL = "stall"
+    """The first read of each reader takes 7 s longer."""
+    UNEVEN = "uneven"
+    """One member of a cluster has twice the weight of the others."""
 
     def wrap(self, call: Callable[P, R]) -> Callable[P, R]:
         """A call that reads nothing itself: it can only be slow."""
@@ -45,6 +50,8 @@ class Sabotage(StrEnum):
         """A read into the caller's buffer; its last two arguments are buffer and offset."""
         if self is Sabotage.SLOW:
             return _slow(read, _READ_SLOWER_S)
+        if self is Sabotage.STALL:
+            return _stalling(read)
         if self is not Sabotage.FLIP:
             return read
 
@@ -66,6 +73,17 @@ class Sabotage(StrEnum):
                     for body in read(*args, **kwargs)]  # fmt: skip
 
         return flipped
+
+
+def _stalling(read: Callable[P, int]) -> Callable[P, int]:
+    left_s = [_STALL_S]
+
+    def stalled(*args: P.args, **kwargs: P.kwargs) -> int:
+        if left_s:
+            time.sleep(left_s.pop())
+        return read(*args, **kwargs)
+
+    return stalled
 
 
 def _slow(call: Callable[P, R], least_s: float) -> Callable[P, R]:

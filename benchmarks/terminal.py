@@ -52,6 +52,26 @@ def show_results(console: Console, results: Sequence[RowResult]) -> None:
             console.print(text, markup=False, highlight=False, soft_wrap=True)
 
 
+def show_times(console: Console, results: Sequence[RowResult], *, limit_s: float) -> None:
+    """How long all rows took, and which took longer than they may (at full scale)."""
+    total_s = sum(each.seconds for each in results)
+    lines = [f"{len(results)} rows in {minutes(total_s)}"]
+    lines += [
+        f"{each.row} took {each.seconds:.0f} s; it may take {each.budget_s:.0f}"
+        for each in results
+        if each.seconds > each.budget_s
+    ]
+    if total_s > limit_s:
+        lines.append(f"a whole run may take {minutes(limit_s)}, this one was longer")
+    for line in lines:
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def minutes(seconds: float) -> str:
+    """A time as people say it."""
+    return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.1f} minutes"
+
+
 def verdict_of(result: RowResult) -> str:
     """One word for a row, coloured."""
     if result.error:

@@ -126,11 +126,10 @@ def _open_loss(bench: Bench) -> Iterator[Sides]:
             def timed(target: Target, number: int) -> None:
                 view = memoryview(bytearray(data.object_bytes))
                 read_into = bench.sabotage.wrap_into(target.read_into)
-                spoiled = bench.sabotage.wrap(read_into)
                 for step in range(data.count):
                     index = (number * data.count // 8 + step) % data.count
                     began_s = time.monotonic()
-                    read = spoiled(uris[index], view, 0)
+                    read = read_into(uris[index], view, 0)
                     longest[number] = max(longest[number], time.monotonic() - began_s)
                     data.check(index, 0, data.object_bytes, view[:read])
                     begun.set()
@@ -171,7 +170,7 @@ ROWS = (
             _open_loss,
             better=Better.LOWER,
             warm_up=False,
-            sabotages=(Sabotage.FLIP,),
+            sabotages=(Sabotage.STALL, Sabotage.FLIP),
             quick=False,
             budget_s=60.0,
         ),

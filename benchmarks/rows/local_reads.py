@@ -129,7 +129,7 @@ ROWS = (
     ),
     Row(
         "local.rand_4k_name",
-        "the same by name, without opening: Client.read_into(uri, ...)",
+        "hot object by name, without opening, 4 KiB reads at random: Client.read_into(uri, ...)",
         "reads/s",
         0.80,
         _open_rand_4k_name,

@@ -144,7 +144,7 @@ ROWS = (
     (
         Row(
             "mount_peers.small",
-            "files of 100 KiB in random order, beside other mounts of the bucket",
+            "warm files of 100 KiB on our mount in random order, beside other mounts of the bucket",
             "files/s",
             2.0,
             _open_small,
@@ -153,7 +153,7 @@ ROWS = (
         ),
         Row(
             "mount_peers.seq_1m",
-            "1 MiB reads in order, beside other mounts",
+            "warm file on our mount, 1 MiB reads in order, beside other mounts",
             "GB/s",
             1.0,
             partial(_open_reads, read_bytes=_MIB),
@@ -162,7 +162,7 @@ ROWS = (
         ),
         Row(
             "mount_peers.rand_4k",
-            "4 KiB reads at random, beside other mounts",
+            "warm file on our mount, 4 KiB reads at random, beside other mounts",
             "reads/s",
             1.0,
             partial(_open_reads, read_bytes=_PAGE),
@@ -171,7 +171,7 @@ ROWS = (
         ),
         Row(
             "mount_peers.seq_1m_daemon",
-            "1 MiB reads in order, none from the kernel's page cache of the mount",
+            "1 MiB reads in order, none from the page cache of the mount, beside other mounts",
             "GB/s",
             2.0,
             partial(_open_reads, read_bytes=_MIB, daemon=True),
@@ -180,7 +180,7 @@ ROWS = (
         ),
         Row(
             "mount_peers.rand_4k_daemon",
-            "4 KiB reads at random, few from the kernel's page cache of the mount",
+            "4 KiB reads at random, few from the page cache of the mount, beside other mounts",
             "reads/s",
             2.0,
             partial(_open_reads, read_bytes=_PAGE, daemon=True),
@@ -189,7 +189,7 @@ ROWS = (
         ),
         Row(
             "mount_peers.walk",
-            "walk and stat of every file, beside other mounts",
+            "walk and stat of every file on our mount, beside other mounts",
             "files/s",
             1.0,
             _open_walk,

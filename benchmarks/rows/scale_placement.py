@@ -6,13 +6,14 @@ shard pays it; the rate of the hash alone is in the record.
 
 import random
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 import xxhash
 
-from benchmarks.bench import Bench, Row, Sides, constant
-from benchmarks.results import BenchError, Measured
+from benchmarks.bench import Bench, Row, Scale, Sides, constant
+from benchmarks.results import BenchError, Fact, Measured
 from benchmarks.sabotage import Sabotage
 from benchmarks.stats import Better
 from hotshard.core.placement import Placement, build
@@ -20,10 +21,13 @@ from hotshard.core.slots import Table
 
 _CHANGE_MS_MAX = 100.0
 _SHARE_MAX = 1.10
+_WEIGHT = 100
+_SHARDS_EACH = 1_000
+_WITH_SHARDS = 100  # members; beyond that, the shards take longer than the table
 
 
 def _members(count: int) -> dict[str, int]:
-    return {xxhash.xxh3_128_hexdigest(b"%d" % i): 100 for i in range(count)}
+    return {xxhash.xxh3_128_hexdigest(b"%d" % i): _WEIGHT for i in range(count)}
 
 
 @contextmanager
@@ -66,13 +70,14 @@ def _change(bench: Bench) -> Iterator[Sides]:
     placement.change(weights, ())
     whole = placement.table()
     rng = random.Random(bench.seed)
+    change = bench.sabotage.wrap(placement.change)
 
     def side() -> Measured:
         left = rng.choice(whole.ids)
         took_ms, moved = [], 0
-        for joined, gone in (({}, [left]), ({left: 100}, [])):
+        for joined, gone in (({}, [left]), ({left: _WEIGHT}, [])):
             began_s = time.perf_counter()
-            placement.change(joined, gone)
+            change(joined, gone)
             table = placement.table()
             took_ms.append((time.perf_counter() - began_s) * 1e3)
             moved = max(moved, whole.moved(table))
@@ -85,18 +90,37 @@ def _change(bench: Bench) -> Iterator[Sides]:
 
 @contextmanager
 def _balance(bench: Bench) -> Iterator[Sides]:
-    """The worst of several sizes of cluster: slots of the fullest member over the mean."""
+    """The worst of several sizes of cluster: slots of the fullest member over the mean.
+
+    Counted by look-ups, one in every slot, not by what the table says of itself. The facts have the same
+    for shards of one size with random names, as many as a member may hold: bytes, in the end.
+    """
     slots = bench.pick(full=1 << 16, quick=1 << 16, tiny=1 << 14)
-    sizes = (3, 10) if bench.pick(full=0, quick=0, tiny=1) else (3, 10, 100, 1_000)
+    sizes = (3, 10) if bench.scale is Scale.TINY else (3, 10, 100, 1_000)
+    in_every_slot = [(slot * (1 << 32) // slots).to_bytes(4, "big") for slot in range(slots)]
+    rng = random.Random(bench.seed)
 
     def side() -> Measured:
-        worst: dict[str, float | str] = {}
+        worst, facts = 0.0, dict[str, Fact]()
         for count in sizes:
-            loads = build(_members(count), slots=slots).loads()
-            worst[f"n={count}"] = max(loads.values()) * count / slots
-        return Measured(max(float(value) for value in worst.values()), facts=worst)
+            members = _members(count)
+            if bench.sabotage is Sabotage.UNEVEN:
+                members[next(iter(members))] *= 2
+            table = build(members, slots=slots)
+            share = facts[f"n={count}"] = _fullest(table, in_every_slot)
+            worst = max(worst, share)
+            if count <= _WITH_SHARDS:
+                shards = [rng.randbytes(4) for _ in range(count * _SHARDS_EACH)]
+                facts[f"n={count}, of {_SHARDS_EACH:,} shards each"] = _fullest(table, shards)
+        return Measured(worst, facts=facts)
 
     yield Sides(ours=side, limits={"the cap": constant(_SHARE_MAX)})
+
+
+def _fullest(table: Table, digests: Sequence[bytes]) -> float:
+    """What the member with most of them owns, over the mean."""
+    owned = Counter(map(table.owner, digests))
+    return max(owned.values()) * len(table.ids) / len(digests)
 
 
 ROWS = (
@@ -115,7 +139,7 @@ ROWS = (
         1.0,
         _change,
         better=Better.LOWER,
-        sabotages=(),
+        sabotages=(Sabotage.SLOW,),
     ),
     Row(
         "scale.placement_balance",
@@ -126,6 +150,6 @@ ROWS = (
         better=Better.LOWER,
         rounds=1,
         warm_up=False,
-        sabotages=(),
+        sabotages=(Sabotage.UNEVEN,),
     ),
 )

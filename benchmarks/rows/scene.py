@@ -47,14 +47,20 @@ class Hot:
 
 
 @contextlib.contextmanager
-def hot_files(directory: str, data: DataSet) -> Iterator[Hot]:
-    """Write a data set as files, serve them, and make all of it resident."""
-    allow_open_files()
+def served_files(directory: str, data: DataSet) -> Iterator[tuple[Node, Place]]:
+    """Write a data set as files and serve them; nothing is resident yet."""
     origin = os.path.join(directory, "origin")
     data.write(origin)
     place = Place(data, f"file://{origin}/")
-    served = cache_node(os.path.join(directory, "node"), [{"prefix": place.prefix}])
-    with served as node, connect(node) as client:
+    with cache_node(os.path.join(directory, "node"), [{"prefix": place.prefix}]) as node:
+        yield node, place
+
+
+@contextlib.contextmanager
+def hot_files(directory: str, data: DataSet) -> Iterator[Hot]:
+    """Write a data set as files, serve them, and make all of it resident."""
+    allow_open_files()
+    with served_files(directory, data) as (node, place), connect(node) as client:
         warm(client, place)
         yield Hot(node, place, client)
 

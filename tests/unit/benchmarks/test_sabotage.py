@@ -2,6 +2,7 @@ import time
 
 import pytest
 
+from benchmarks import sabotage
 from benchmarks.sabotage import Sabotage
 
 
@@ -40,3 +41,14 @@ def test_slow_is_slow():
     begun = time.perf_counter()
     Sabotage.SLOW.wrap_bytes(read_many)(["u"])
     assert time.perf_counter() - begun >= 0.5
+
+
+def test_stall_is_slow_once(monkeypatch):
+    monkeypatch.setattr(sabotage, "_STALL_S", 0.2)
+    read = Sabotage.STALL.wrap_into(read_into)
+    took_s = []
+    for _ in range(2):
+        begun = time.perf_counter()
+        assert read("u", bytearray(8), 0) == 8
+        took_s.append(time.perf_counter() - begun)
+    assert took_s[0] >= 0.2 > took_s[1]

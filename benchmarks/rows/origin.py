@@ -144,7 +144,7 @@ ROWS = (
         "objects/s",
         0.8,
         _open_small,
-        below="on two cores the S3 server, ours and the reader share the CPU: ours needs 0.37 to 0.48 ms for"
+        below="S3 server, ours and the reader share two cores: ours needs 0.37 to 0.48 ms of CPU for"
         " an object, checked, on the disk and handed on, obstore 0.21 to 0.25 ms into memory (ADR 0007)",
         rounds=5,
         warm_up=False,

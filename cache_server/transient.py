@@ -11,6 +11,7 @@ demand read is given up.
 """
 
 import asyncio
+import fcntl
 import os
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
@@ -29,6 +30,7 @@ from hotshard.openfile import OpenFile
 RETRY_AFTER_S = 0.2
 BLOCKS_PER_OPEN = 2  # what one reply may take of the budget
 AHEAD_SHARE = 0.5  # of the budget: beyond it, nothing is fetched ahead
+_SEALS = fcntl.F_SEAL_WRITE | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_SEAL
 
 
 class _Block:
@@ -208,7 +210,7 @@ class Transient:
     async def _fetch_into_memory(
         self, mounted: Mounted, want: Want, block: _Block, *, forwarded: bool
     ) -> OpenFile:
-        writable = OpenFile(os.memfd_create("hotshard", os.MFD_CLOEXEC))
+        writable = OpenFile(os.memfd_create("hotshard", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING))
         target = Target(writable.fd, 0)
         peers, source = mounted.peers, "peer"
         if peers is None or not await peers.fetch(
@@ -222,7 +224,9 @@ class Transient:
             finally:
                 self._slots.release(block.ticket)
         self._on_bytes(want.info.uri, source, want.length)
-        # Readers get a descriptor that cannot write: it goes to other processes.
+        # Readers get a descriptor that cannot write: it goes to other processes, for which the file of a
+        # memfd is anybody's to open anew through /proc. The seals hold for those openings, too.
+        fcntl.fcntl(writable.fd, fcntl.F_ADD_SEALS, _SEALS)
         return OpenFile(os.open(f"/proc/self/fd/{writable.fd}", os.O_RDONLY | os.O_CLOEXEC))
 
     def _make_room(self, length: int, uri: str) -> None:

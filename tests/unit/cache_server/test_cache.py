@@ -98,6 +98,8 @@ async def test_descriptors_given_out_cannot_write(tmp_path):
                 os.pwrite(opened.extents[0].file.fd, b"x", 0)
             with pytest.raises(OSError, match=r"Invalid argument|Bad file"):
                 os.ftruncate(opened.extents[0].file.fd, 0)
+            # Opened anew through /proc by another user, it could not be written either.
+            assert not os.fstat(opened.extents[0].file.fd).st_mode & 0o222
 
 
 async def test_an_object_that_changes_half_way_is_stale_and_never_mixed(tmp_path):

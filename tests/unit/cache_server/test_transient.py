@@ -10,6 +10,7 @@ from cache_server.tasks import Tasks
 from cache_server.transient import Transient
 from hotshard.core.blocks import Geometry
 from hotshard.core.errors import OriginUnavailable, Overloaded, StaleObject
+from hotshard.openfile import OpenFile
 from support.content import content
 from support.memory_origin import MemoryOrigin
 
@@ -72,6 +73,20 @@ async def test_a_block_is_fetched_once_and_shared(world):
     await block(world, uri, BLOCK)
     assert origin.asked["GET"] == 2
     assert transient.used_bytes == BLOCK + 10
+
+
+async def test_a_block_given_out_cannot_be_written_even_by_opening_it_anew(world):
+    """SEMANTICS 9: read-only throughout; descriptors handed to clients cannot write."""
+    uri = world[0].put("a", content(BLOCK))
+    (extent,) = await extents(world, uri, 0)
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.pwrite(extent.file.fd, b"x", 0)
+    anew = OpenFile(os.open(f"/proc/self/fd/{extent.file.fd}", os.O_RDWR))
+    with pytest.raises(PermissionError):
+        os.pwrite(anew.fd, b"x", 0)
+    for size in (0, 2 * BLOCK):
+        with pytest.raises(PermissionError):
+            os.ftruncate(anew.fd, size)
 
 
 async def test_memory_stays_within_the_budget(world):

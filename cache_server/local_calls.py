@@ -20,7 +20,8 @@ from hotshard.v1 import types_pb2
 from hotshard.wire import PROTOCOL, error_to_pb, info_to_pb
 
 MESSAGE_BYTES_MAX = 192 << 10  # a packet must fit the socket buffer (net.core.wmem_max: 208 KiB)
-OPENS_MAX = 128  # per OpenMany: 128 descriptors of the 253 the kernel passes at once
+OPENS_MAX = 128  # per OpenMany
+FILES_MAX = 253  # the kernel passes no more descriptors with one packet
 STATS_MAX = 100
 URIS_MAX = 100
 LIST_PAGE_MAX = 1000  # names in one reply, as many as one LIST of S3 gives; fewer if they are long
@@ -73,17 +74,20 @@ class LocalCalls:
         return self._opened(ask, opened, files)
 
     async def open_many(self, request: pb.LocalRequest, files: list[OpenFile]) -> pb.LocalReply:
-        """Open many small objects."""
+        """Open many small objects. A range in several files gets all of them while the packet has room."""
         opens = request.open_many.opens
         _at_most(len(opens), OPENS_MAX, "opens")
+        spare = FILES_MAX - len(opens)
         asks = [Ask(o.uri, o.version, o.offset, o.length) for o in opens]
         reply = pb.LocalReply()
         reply.open_many.SetInParent()
         add = reply.open_many.results.add
         for ask, answer in zip(opens, await self.cache.open_many(asks), strict=True):
             if isinstance(answer, Opened):
-                self._told(ask, answer)
-                _fill_open(add().open, answer, files)
+                opened = answer.beginning(1 + spare)
+                spare -= max(0, len(opened.extents) - 1)
+                self._told(ask, opened)
+                _fill_open(add().open, opened, files)
             else:
                 add().error.CopyFrom(error_to_pb(answer))
         return reply

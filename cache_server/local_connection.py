@@ -28,6 +28,7 @@ log = logging.getLogger(__name__)
 
 REQUESTS_MAX = 64
 REPLIES_MAX = 64
+REPLY_BYTES_MAX = 256 << 10  # what a client has room for
 HELLO_TIMEOUT_S = 30.0
 REQUEST_TIMEOUT_S = 120.0  # for clients that name none
 PACKETS_PER_WAKE = 16  # then other connections have their turn
@@ -51,6 +52,7 @@ class LocalConnection:
         self._under_way = 0
         self._reading = False
         self._subscribed = False
+        self._leaving = False
         self._request_base = 0
         self._hello_timer: asyncio.TimerHandle | None = None
         self._buffer = buffer
@@ -72,6 +74,7 @@ class LocalConnection:
 
     def going_away(self) -> None:
         """The server stops: tell the client if it wants to know, take no more requests."""
+        self._leaving = True
         self._pause()
         if self._subscribed:
             kind = pb.Notice.KIND_GOING_AWAY
@@ -95,7 +98,7 @@ class LocalConnection:
 
     def _resume(self) -> None:
         full = self._under_way >= REQUESTS_MAX or len(self._replies) >= REPLIES_MAX
-        if not self._reading and not full and self._sock.fileno() >= 0:
+        if not (self._reading or full or self._leaving) and self._sock.fileno() >= 0:
             self._reading = True
             self._loop.add_reader(self._sock.fileno(), self._readable)
 
@@ -198,7 +201,12 @@ class LocalConnection:
         self, request_id: int, reply: pb.LocalReply, files: list[OpenFile] | None = None
     ) -> None:
         reply.id = request_id
-        self._send(reply.SerializeToString(), files or [])
+        packet = reply.SerializeToString()
+        if len(packet) > REPLY_BYTES_MAX:
+            size = InvalidRequest(f"the reply would have {len(packet)} bytes: ask for less at once")
+            self._reply(request_id, _refusal(size))
+        else:
+            self._send(packet, files or [])
 
     def _send(self, packet: bytes, files: list[OpenFile]) -> None:
         if self._sock.fileno() < 0:

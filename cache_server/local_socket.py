@@ -18,6 +18,7 @@ from hotshard.core.errors import ConfigError, Overloaded, PermissionDenied
 log = logging.getLogger(__name__)
 
 CONNECTIONS_MAX = 4096
+ACCEPT_PAUSE_S = 0.1
 
 _CREDENTIALS = struct.Struct("3i")  # pid, uid, gid
 
@@ -50,7 +51,7 @@ class LocalSocketServer:
             problem = f"local_socket.path: {self._path}: {error.strerror}"
             raise ConfigError([problem]) from error
         self._listener = listener
-        asyncio.get_running_loop().add_reader(listener.fileno(), self._accept)
+        self._resume()
 
     async def close(self, grace_s: float) -> None:
         """Stop accepting, tell the subscribers, let requests under way finish, disconnect."""
@@ -77,8 +78,9 @@ class LocalSocketServer:
             sock, _ = self._listener.accept()
         except (BlockingIOError, InterruptedError):
             return
-        except OSError as error:  # EMFILE and the like: the client waits in the backlog
+        except OSError as error:  # EMFILE and the like: clients wait in the backlog
             log.warning("local socket: cannot accept: %s", error)
+            self._pause(self._listener)
             return
         sock.setblocking(False)  # noqa: FBT003
         _, uid, _ = _CREDENTIALS.unpack(
@@ -93,6 +95,16 @@ class LocalSocketServer:
             self._connections.add(connection)
             self._calls.metrics.connections("local", len(self._connections))
             connection.start()
+
+    def _pause(self, listener: socket.socket) -> None:
+        """Accept nothing for a moment: the loop would call us again at once, and do little else."""
+        loop = asyncio.get_running_loop()
+        loop.remove_reader(listener.fileno())
+        loop.call_later(ACCEPT_PAUSE_S, self._resume)
+
+    def _resume(self) -> None:
+        if self._listener is not None:
+            asyncio.get_running_loop().add_reader(self._listener.fileno(), self._accept)
 
     def _forget(self, connection: LocalConnection) -> None:
         self._connections.discard(connection)
@@ -121,11 +133,13 @@ def _remove_dead(path: str) -> None:
             return
     except FileNotFoundError:
         return
-    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as probe:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_NONBLOCK) as probe:
         try:
             probe.connect(path)
         except ConnectionRefusedError:
             os.unlink(path)
+        except BlockingIOError:  # it is alive, with a full backlog
+            return
 
 
 def _unlink(path: str, inode: int) -> None:

@@ -1,6 +1,6 @@
 """What the cache answers with: open files, and reports about objects. Data only."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from cache_server.store.shard import ShardKey
 from hotshard.core.objects import ObjectInfo
@@ -35,6 +35,12 @@ class Opened:
             return 0
         last = self.extents[-1]
         return max(0, min(last.object_offset + last.length, offset + length) - offset)
+
+    def beginning(self, extents_max: int) -> "Opened":
+        """The same, with so many extents at most."""
+        if len(self.extents) <= extents_max:
+            return self
+        return replace(self, extents=self.extents[:extents_max])
 
 
 @dataclass(frozen=True, slots=True)

@@ -103,28 +103,33 @@ class Tree:
     def _descend(self, levels: list["_Level"], directory: str, start: str) -> None:
         """Add the names of a directory that begin with `start`, unless it is none of this walk's."""
         try:
-            status = os.stat(directory)
+            fd = os.open(directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        except (FileNotFoundError, NotADirectoryError):
+            return
+        try:
+            status, opened = os.fstat(fd), f"/proc/self/fd/{fd}"
             identity = (status.st_dev, status.st_ino)
             if any(level.identity == identity for level in levels):
                 return  # a link that leads back up
-            if self._holds(os.path.realpath(directory)):
-                names = iter(_names(directory, start))
-                levels.append(_Level(directory, identity, names))
-        except (FileNotFoundError, NotADirectoryError):
-            return
+            if self._holds(os.readlink(opened)):
+                levels.append(_Level(directory, identity, iter(_names(opened, directory, start))))
+        finally:
+            os.close(fd)
 
     def _object(self, path: str) -> ObjectInfo | None:
+        uri = f"file://{path}"
         try:
             status = os.lstat(path)
             if stat.S_ISLNK(status.st_mode):
-                status = os.stat(path)
-                if not self._holds(os.path.realpath(path)):
-                    return None
+                fd, status = self.locate(path, uri)
+                os.close(fd)
+        except (NotFound, PermissionDenied):
+            return None
         except OSError as error:
             if error.errno in {errno.ENOENT, errno.ELOOP}:  # vanished, or a link to nothing
                 return None
             raise
-        return describe(f"file://{path}", status) if stat.S_ISREG(status.st_mode) else None
+        return describe(uri, status) if stat.S_ISREG(status.st_mode) else None
 
     def _check(self, status: os.stat_result, real_path: str, uri: str) -> None:
         if not stat.S_ISREG(status.st_mode):
@@ -183,9 +188,9 @@ class _Level:
     """Those still to come, in order; a directory's with its "/"."""
 
 
-def _names(directory: str, start: str) -> list[str]:
+def _names(opened: str, directory: str, start: str) -> list[str]:
     names = []
-    with os.scandir(directory) as entries:
+    with os.scandir(opened) as entries:
         for entry in entries:
             if not entry.name.startswith(start):
                 continue

@@ -100,6 +100,21 @@ def test_a_neighbour_whose_name_begins_alike_is_outside(root: Path) -> None:
         Tree(f"{root}/").locate(f"{root}/link", "file:///x")
 
 
+def test_a_directory_that_becomes_a_link_out_of_the_tree_while_it_is_listed(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scandir = os.scandir
+
+    def swapped(path: str) -> object:
+        if not (root / "dir").is_symlink():
+            (root / "dir").rename(root / "moved")
+            (root / "dir").symlink_to("../outside")
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", swapped)
+    assert not [key for key in keys(Tree(f"{root}/"), f"{root}/dir/") if "secret" in key]
+
+
 def test_the_root_may_itself_be_a_link(root: Path) -> None:
     link = root.with_name("link")
     link.symlink_to(root)

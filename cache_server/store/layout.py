@@ -21,6 +21,7 @@ FORMAT = 1
 IDENTITY = "hotshard.json"
 INDEX = "index.db"
 SUBDIRS = ("sealed", "partial", "quarantine")
+_MODE = 0o700  # who may read is decided at the local socket, not by the rights of the disk
 
 
 class Refused(Exception):
@@ -51,7 +52,7 @@ def lock(path: str) -> int:
     Raises:
         InUse: a live process holds it. The kernel drops the lock of a dead one.
     """
-    os.makedirs(path, exist_ok=True)
+    os.makedirs(path, mode=_MODE, exist_ok=True)
     fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -102,7 +103,7 @@ def make(path: str, identity: Identity) -> None:
             os.fsync(file.fileno())
         os.rename(name + ".new", name)
     for subdir in SUBDIRS:
-        os.makedirs(os.path.join(path, subdir), exist_ok=True)
+        os.makedirs(os.path.join(path, subdir), mode=_MODE, exist_ok=True)
     for number in range(256):
         with contextlib.suppress(FileExistsError):
             os.mkdir(os.path.join(path, "sealed", f"{number:02x}"))

@@ -49,6 +49,12 @@ async def test_the_format_is_the_golden_one(tmp_path):
     assert found["schema_version"] == records.SCHEMA_VERSION
 
 
+async def test_other_users_of_the_node_cannot_read_past_the_server(tmp_path):
+    async with make_store(tmp_path):
+        for directory in ("", "sealed", "partial", "quarantine"):
+            assert (tmp_path / "disk0" / directory).stat().st_mode & 0o077 == 0
+
+
 def test_sealed_path():
     path = layout.sealed_path("/c", bytes(range(16)))
     assert path == "/c/sealed/00/000102030405060708090a0b0c0d0e0f"

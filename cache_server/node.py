@@ -165,7 +165,7 @@ class Node:
             limits=partial(limits, mounted),
         )
         statuses = Statuses(parts, metrics, self._version)
-        for upkeep in (tend(store), probe(store), scrub(store), remember(statuses)):
+        for upkeep in (tend(store), probe(store), scrub(store, slots.busy), remember(statuses)):
             tasks.spawn(upkeep)
         bulk = BulkParts(cache, table, tasks, events, requests, metrics.reads.opened)
         await self._open_bulk(stack, cluster, bulk)

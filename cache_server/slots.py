@@ -91,6 +91,10 @@ class FetchSlots:
         self._running[ticket.demand] -= 1
         self._grant()
 
+    def busy(self) -> bool:
+        """Whether a reader waits for the origin."""
+        return bool(self._running[True] or self._waiting[True])
+
     def counts(self) -> SlotCounts:
         """The present state, for metrics."""
         return SlotCounts(

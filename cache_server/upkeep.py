@@ -4,6 +4,7 @@ import asyncio
 import ctypes
 import gc
 import resource
+from collections.abc import Awaitable, Callable
 
 from cache_server.history import SAMPLE_PERIOD_S
 from cache_server.status import Statuses
@@ -14,12 +15,17 @@ COLLECT_AFTER_OBJECTS = (
 )
 TEND_INTERVAL_S = 1.0
 PROBE_INTERVAL_S = 30.0
-SCRUB_PAUSE_S = 1.0  # between two shards
+SCRUB_SHARD_S = 0.05  # after each shard: a million small ones in fourteen hours
+SCRUB_IDLE_S = 1.0  # where there is nothing to check
 SCRUB_BYTES_PER_S = 32 << 20  # a terabyte in nine hours
+SCRUB_BUSY_BYTES_PER_S = (
+    SCRUB_BYTES_PER_S / 10
+)  # slow, but a node that is always busy is checked as well
 SCRUB_AGE_S = 60.0  # the kernel writes a page to the device after 30 to 35 s, if not before
 OPEN_FILES_MAX = 1 << 20
 KEPT_PIECE_BYTES = 4 << 20
 KEPT_BYTES = 32 << 20  # of each arena
+Sleep = Callable[[float], Awaitable[None]]
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h
 
 
@@ -37,11 +43,22 @@ async def probe(store: Store) -> None:
         await store.probe()
 
 
-async def scrub(store: Store) -> None:
-    """Check sealed shards against their checksums, one after the other, slowly, for ever."""
+async def scrub(store: Store, busy: Callable[[], bool], sleep: Sleep = asyncio.sleep) -> None:
+    """Check sealed shards against their checksums, one after the other, slowly, for ever.
+
+    Args:
+        store: what is checked.
+        busy: whether readers wait for the origin, and the disks are being written.
+        sleep: of the event loop, or of a test's own time.
+    """
+
+    async def pace(size: int) -> None:
+        rate = SCRUB_BUSY_BYTES_PER_S if busy() else SCRUB_BYTES_PER_S
+        await sleep(size / rate)
+
     while True:
-        size = await store.scrub_one(SCRUB_AGE_S)
-        await asyncio.sleep(max(SCRUB_PAUSE_S, size / SCRUB_BYTES_PER_S))
+        found = await store.scrub_one(SCRUB_AGE_S, pace)
+        await sleep(SCRUB_SHARD_S if found else SCRUB_IDLE_S)
 
 
 async def remember(statuses: Statuses) -> None:

@@ -37,7 +37,7 @@ from cache_server.store.options import (
 )
 from cache_server.store.pinning import Pinning
 from cache_server.store.reports import dataset_reports, shard_report
-from cache_server.store.scrub import Scrubber
+from cache_server.store.scrub import Pace, Scrubber, at_once
 from cache_server.store.sealer import Note, Seal
 from cache_server.store.shard import ShardKey
 from cache_server.store.shelf import Shelf
@@ -375,9 +375,9 @@ class Store:
         """Try to open the disks that have failed; about twice a minute."""
         await self._disks.probe()
 
-    async def scrub_one(self, min_age_s: float = 0.0) -> int:
+    async def scrub_one(self, min_age_s: float = 0.0, pace: Pace = at_once) -> int:
         """Check a shard sealed so long ago against the disk; its bytes, 0 when there is none."""
-        return await self._scrubber.scrub_one(min_age_s)
+        return await self._scrubber.scrub_one(min_age_s, pace)
 
     # Reports.
 

@@ -30,16 +30,23 @@ def new_buffer() -> memoryview:
 
 def holds(fd: int, size: int, sums: Sums, buffer: memoryview) -> bool:
     """Whether the file is `size` bytes long and every block has its checksum."""
-    if os.fstat(fd).st_size != size:
+    return all(block_holds(fd, block, size, sums, buffer) for block in range(blocks(size, sums)))
+
+
+def blocks(size: int, sums: Sums) -> int:
+    """How many blocks there are to look at, for a file that should be `size` bytes long: at least one."""
+    return max(1, len(sums.values), -(-size // sums.block_bytes))
+
+
+def block_holds(fd: int, block: int, size: int, sums: Sums, buffer: memoryview) -> bool:
+    """Whether the file is `size` bytes long and this block has its checksum."""
+    if os.fstat(fd).st_size != size or len(sums.values) != -(-size // sums.block_bytes):
         return False
-    if len(sums.values) != -(-size // sums.block_bytes):
-        return False
-    for block, expected in enumerate(sums.values):
-        start = block * sums.block_bytes
-        stop = min(size, start + sums.block_bytes)
-        if _sum_of(fd, start, stop, sums.algorithm, buffer) != expected:
-            return False
-    return True
+    if not size:
+        return True
+    start = block * sums.block_bytes
+    stop = min(size, start + sums.block_bytes)
+    return _sum_of(fd, start, stop, sums.algorithm, buffer) == sums.values[block]
 
 
 def agrees(sums: Sums, size: int, whole: Checksum) -> bool:

@@ -33,6 +33,39 @@ async def test_every_shard_is_checked_and_a_bad_one_goes(tmp_path):
         assert store.events_seen["quarantined", "scrub"] == 1
 
 
+async def test_it_goes_on_to_the_next_block_when_it_is_let(tmp_path):
+    async with make_store(tmp_path) as store:
+        key = make_key("s3://b/a", 150 * KIB)
+        await fill(store, key)
+        looked = []
+
+        async def pace(size):
+            looked.append(size)
+            if len(looked) == 2:
+                with open(report_of(store, key).path, "r+b") as file:
+                    file.seek(149 * KIB)
+                    file.write(b"later, so that only the last block shows it")
+
+        assert await store.scrub_one(0, pace) == 150 * KIB
+        assert looked == [64 * KIB, 64 * KIB]
+        assert not store.contains(key.digest)
+
+
+async def test_what_is_evicted_half_way_is_not_held(tmp_path):
+    async with make_store(tmp_path) as store:
+        key = make_key("s3://b/a", 150 * KIB)
+        await fill(store, key)
+        path = report_of(store, key).path
+
+        async def evict(_size):
+            await store.evict("s3://b/a", include_pinned=False)
+            held = [os.readlink(f"/proc/self/fd/{fd}") for fd in os.listdir("/proc/self/fd")]
+            assert path not in held
+
+        assert await store.scrub_one(0, evict) == 0
+        assert store.events_seen["quarantined", "scrub"] == 0
+
+
 async def test_an_empty_store(tmp_path):
     async with make_store(tmp_path) as store:
         assert await store.scrub_one() == 0

@@ -54,8 +54,8 @@ def connected(path):
     return closing(sock)
 
 
-async def answer(sock) -> tuple[pb.LocalReply | None, list[OpenFile]]:
-    """The next reply, None when the server has hung up."""
+async def answer(sock) -> tuple[pb.LocalReply, list[OpenFile]]:
+    """The next reply."""
     loop, ready = asyncio.get_running_loop(), asyncio.Event()
     loop.add_reader(sock.fileno(), ready.set)
     try:
@@ -69,7 +69,9 @@ async def answer(sock) -> tuple[pb.LocalReply | None, list[OpenFile]]:
         packet, rights, flags, _ = sock.recvmsg(1 << 18, 4096)
     assert not flags & socket.MSG_CTRUNC
     files = [OpenFile(fd) for _, _, data in rights for fd in array("i", data)]
-    return pb.LocalReply.FromString(packet) if packet else None, files
+    if not packet:
+        raise EOFError
+    return pb.LocalReply.FromString(packet), files
 
 
 def opening(number, *asks):
@@ -124,7 +126,8 @@ async def test_a_server_that_stops_takes_no_more_requests(tmp_path):
                 world.origin.gate.set()
                 reply, _ = await answer(sock)
                 assert reply.id == 1
-            assert (await answer(sock))[0] is None
+            with pytest.raises(EOFError):
+                await answer(sock)
         assert world.origin.asked["HEAD"] == 1
 
 

@@ -60,7 +60,12 @@ async def test_the_scrub_keeps_its_rate_and_gives_way_to_readers(tmp_path, monke
     monkeypatch.setattr(upkeep, "SCRUB_SHARD_S", 0)
     looks: list[float] = []
     time, pread = Time(end_s=4 * 600 * KIB / rate), os.preadv
-    monkeypatch.setattr(os, "preadv", lambda *of: (looks.append(time.now_s), pread(*of))[1])
+
+    def looking(*of):
+        looks.append(time.now_s)
+        return pread(*of)
+
+    monkeypatch.setattr(os, "preadv", looking)
     async with make_store(tmp_path) as store:
         for n in range(4):
             await fill(store, make_key(f"s3://b/{n}", 600 * KIB))

@@ -59,6 +59,17 @@ class Load:
         """The longest read."""
         return max(read.took_s for read in self.reads)
 
+    def slower(
+        self, than_s: float, since: float = 0.0, until: float = float("inf"), server: str = ""
+    ) -> tuple[int, int]:
+        """Of the reads that began in this time, at one server or at all: how many took longer, and all."""
+        took = [
+            read.took_s
+            for read in self.reads
+            if since <= read.began_s < until and server in ("", read.server)
+        ]
+        return sum(seconds > than_s for seconds in took), len(took)
+
     def recovered_s(self, event_s: float, slow_s: float) -> float:
         """From an event to the end of the last read after it that took longer than `slow_s`."""
         ends = [

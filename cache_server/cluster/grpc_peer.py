@@ -46,7 +46,7 @@ _OPTIONS = (
     ("grpc.min_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 1000),
     ("grpc.keepalive_time_ms", 20_000),
-    ("grpc.keepalive_timeout_ms", 5_000),
+    ("grpc.keepalive_timeout_ms", 1_000),  # gRPC sets TCP_USER_TIMEOUT to it
     ("grpc.use_local_subchannel_pool", 1),
 )
 T = TypeVar("T")
@@ -54,6 +54,10 @@ T = TypeVar("T")
 
 class NoAnswer(Exception):
     """The member did not answer, or not in this protocol."""
+
+
+class Gone(NoAnswer):
+    """There is no connection to be had, or its host acknowledges nothing any more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,7 +190,8 @@ def _error(error: grpc.aio.AioRpcError) -> HotshardError | NoAnswer:
     for key, value in error.trailing_metadata() or ():
         if key == ERROR_KEY and isinstance(value, bytes):
             return error_from_pb(types_pb2.Error.FromString(value))
-    return NoAnswer(f"{error.code().name}: {error.details()}")
+    kind = Gone if error.code() is grpc.StatusCode.UNAVAILABLE else NoAnswer
+    return kind(f"{error.code().name}: {error.details()}")
 
 
 def _land(want: Want, landing: Landing, data: bytearray) -> Fetched:

@@ -98,6 +98,12 @@ class Membership:
         addresses = self._addresses
         return [addresses[member.id] for member in self.view.previous_owners(digest)]
 
+    def suspect(self, id_: str) -> None:
+        """See ports.Placement."""
+        address = self._addresses.get(id_)
+        if address is not None:
+            self._call(address.grpc)
+
     async def views(self) -> AsyncIterator[View]:
         """The view now, and each new one until this node drains; a slow reader skips some."""
         while True:

@@ -38,6 +38,8 @@ log = logging.getLogger(__name__)
 ORIGIN_S = 10.0
 """What the origin gets, beyond the time of an attempt at a peer, before it counts as away."""
 DESCRIBE_S = 5.0
+SILENCE = 2
+"""Failures that a request counts as which the origin left without an answer for all that time."""
 WHOLE_ENTRIES = 4096
 T = TypeVar("T")
 
@@ -113,12 +115,13 @@ class GuardedOrigin:
         if not self._breaker.allows(time.monotonic()):
             raise OriginUnavailable(f"the origin of {uri} is away", uri=uri)
         away: bool | None = None
+        weight = 1
         try:
             async with asyncio.timeout(limit_s):
                 yield
             away = False
         except TimeoutError as error:
-            away = True
+            away, weight = True, SILENCE
             raise OriginUnavailable(f"the origin of {uri} takes too long", uri=uri) from error
         except HotshardError as error:
             away = isinstance(error, OriginUnavailable)
@@ -128,7 +131,7 @@ class GuardedOrigin:
             if away is None:
                 self._breaker.cancelled(now)
             elif away:
-                self._breaker.failed(now)
+                self._breaker.failed(now, weight)
             else:
                 self._breaker.succeeded(now)
 

@@ -25,7 +25,7 @@ from cache_server.cluster.bulk_client import (
     Refused,
     Unreachable,
 )
-from cache_server.cluster.grpc_peer import GrpcOptions, GrpcPeer, NoAnswer
+from cache_server.cluster.grpc_peer import Gone, GrpcOptions, GrpcPeer, NoAnswer
 from cache_server.cluster.ports import PeerAddress, PeerEvents, Placement
 from cache_server.core.breaker import Breaker
 from cache_server.core.patience import Patience
@@ -35,7 +35,7 @@ from cache_server.origins.transfer import TargetFailed
 from cache_server.scope import step
 from cache_server.slots import FetchSlots
 from cache_server.store.shard import ShardKey
-from hotshard.bulkline import LineBroken
+from hotshard.bulkline import LineBroken, Unacknowledged
 from hotshard.core import bulkwire as wire
 from hotshard.core.checksum import Checksum
 from hotshard.core.errors import (
@@ -57,6 +57,8 @@ OVERLOADED_TRIES = 3
 OVERLOADED_WAIT_S_MAX = 1.0
 BULK_AVOIDED_S = 10.0
 """For how long gRPC is used at once, after it worked where the bulk port did not."""
+SILENCE = 2
+"""Failures that a silent host counts as: its kernel would have answered, however busy the member is."""
 FINAL = (NotFound, StaleObject)
 _HOSTILE = {wire.Status.WRONG_CLUSTER, wire.Status.FORGED, wire.Status.MALFORMED}
 T = TypeVar("T")
@@ -268,7 +270,7 @@ class Peers:
         if not link.breakers[path].allows(began):
             self._events.peer_request(link.peer.id, path, "open", 0.0)
             raise PeerFailed("open")
-        outcome, alive = "cancelled", False
+        outcome, alive, silent = "cancelled", False, False
         try:
             with step("peer", path, peer=link.peer.id):
                 yield
@@ -289,7 +291,8 @@ class Peers:
             outcome = "unreachable"
             raise _CannotConnect(outcome, str(error)) from error
         except (LineBroken, NoAnswer) as error:
-            outcome = "broken"
+            silent = isinstance(error, Unacknowledged | Gone)
+            outcome = "unreachable" if silent else "broken"
             raise PeerFailed(outcome, str(error)) from error
         except Mismatch as error:
             outcome = "mismatch"
@@ -299,10 +302,10 @@ class Peers:
             outcome, alive = "target", True
             raise error.error from error
         finally:
-            self._conclude(link, path, alive=alive, outcome=outcome)
+            self._conclude(link, path, outcome, alive=alive, silent=silent)
             self._events.peer_request(link.peer.id, path, outcome, time.monotonic() - began)
 
-    def _conclude(self, link: _Link, path: str, *, alive: bool, outcome: str) -> None:
+    def _conclude(self, link: _Link, path: str, outcome: str, *, alive: bool, silent: bool) -> None:
         breaker, now = link.breakers[path], time.monotonic()
         before = breaker.state
         if alive:
@@ -310,7 +313,9 @@ class Peers:
         elif outcome == "cancelled":
             breaker.cancelled(now)
         else:
-            breaker.failed(now)
+            breaker.failed(now, SILENCE if silent else 1)
+        if silent:
+            self._placement.suspect(link.peer.id)
         if breaker.state != before:
             log.info("%s to %s: breaker %s (%s)", path, link.peer.id, breaker.state, outcome)
             is_open = any(each.state != "closed" for each in link.breakers.values())

@@ -34,6 +34,9 @@ class Placement(Protocol):
     def previous_owners(self, digest: bytes) -> Sequence[PeerAddress]:
         """Who owned it before the last change, if that was not long ago and they still answer."""
 
+    def suspect(self, id_: str) -> None:
+        """A member's host was silent: look now whether it is still there."""
+
 
 class PeerEvents(Protocol):
     """Who counts what happens between members (cache_server.metrics.peers)."""

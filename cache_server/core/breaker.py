@@ -43,9 +43,9 @@ class Breaker:
         self._rest_s = REST_S
         self._trying = False
 
-    def failed(self, now_s: float) -> None:
-        """A request was not."""
-        self._failures += 1
+    def failed(self, now_s: float, weight: int = 1) -> None:
+        """A request was not; counts as so many."""
+        self._failures += weight
         if self.state == "half_open":
             self._rest_s = min(2 * self._rest_s, REST_S_MAX)
             self._open(now_s)

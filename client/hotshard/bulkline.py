@@ -7,6 +7,7 @@ splice with a second look for the checksum in docs/BULK.md. Every call ends at i
 """
 
 import contextlib
+import errno
 import mmap
 import socket
 import ssl
@@ -17,6 +18,9 @@ from collections.abc import Callable
 from hotshard.core import bulkwire as wire
 
 BUFFER_BYTES = 1 << 20
+UNACKNOWLEDGED_MS = 1000
+"""How long the other host's kernel may leave what we sent unacknowledged. A process that is busy does not
+delay it, so this is shorter than any limit for an answer."""
 PENDING_MAX_S = 60.0
 """How long a peer may say that it is still at it."""
 _TIMEVAL = struct.Struct("@ll")
@@ -33,6 +37,10 @@ class LineBroken(Exception):
         super().__init__(message)
         self.stale = stale
         """It had been kept idle, and nothing of an answer came: a fresh one may do better."""
+
+
+class Unacknowledged(LineBroken):
+    """The other host is silent: nobody there, or no way to it."""
 
 
 class Foreign(LineBroken):
@@ -156,6 +164,8 @@ class BulkLine:
             try:
                 count = self.sock.recv_into(view[done:], 0, self._waitall)
             except (BlockingIOError, TimeoutError) as error:
+                if error.errno == errno.ETIMEDOUT:  # by TCP_USER_TIMEOUT
+                    raise Unacknowledged("the other host does not answer") from error
                 raise LineBroken("no answer in time") from error
             except OSError as error:
                 stale = first and self._used and not done
@@ -182,6 +192,7 @@ def _connected(host: str, port: int, connect_s: float, tls: ssl.SSLContext | Non
     sock = socket.create_connection((host, port), connect_s)
     try:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, UNACKNOWLEDGED_MS)
         if tls is not None:
             return tls.wrap_socket(sock, server_hostname=host)
         sock.settimeout(None)

@@ -43,12 +43,16 @@ class FixedPlacement:
     previous: list[PeerAddress] = field(default_factory=list)
     view_version: int = 1
     replicas: int = 2
+    suspected: list[str] = field(default_factory=list)
 
     def owners(self, digest: bytes) -> Sequence[PeerAddress]:
         return self._ranked(self.members, digest)[: self.replicas]
 
     def previous_owners(self, digest: bytes) -> Sequence[PeerAddress]:
         return self._ranked(self.previous, digest)[:1]
+
+    def suspect(self, id_: str) -> None:
+        self.suspected.append(id_)
 
     @staticmethod
     def _ranked(members: list[PeerAddress], digest: bytes) -> list[PeerAddress]:

@@ -25,6 +25,15 @@ def told(load, since, until=float("inf")):
     )
 
 
+def waits(load, since, until, servers):
+    """Of the reads during something: how many took over 0.5, 1, 2, 5 s, by server."""
+    found = {}
+    for server in servers:
+        slow = [load.slower(than_s, since, until, server.name)[0] for than_s in (0.5, 1, 2, 5)]
+        found[server.name] = (*slow, load.slower(0, since, until, server.name)[1])
+    return f"over 0.5, 1, 2, 5 s of all {found}"
+
+
 def test_a_server_is_killed_in_the_middle_of_a_read_load(start_fleet):
     """SEMANTICS 14: a member that is killed fails no read of the others, and finds again what it had
     sealed.
@@ -71,7 +80,8 @@ def test_a_server_is_cut_off(start_fleet, what):
     assert load.problems() == []
     print(
         f"cut off from {what}: {told(load, cut, mended)}, origin"
-        f" {fleet.origin_bytes() / total_bytes(fleet):.3f}, failed {failed_requests(fleet)}"
+        f" {fleet.origin_bytes() / total_bytes(fleet):.3f}, failed {failed_requests(fleet)};"
+        f" {waits(load, cut, mended, fleet.servers)}"
     )
     assert load.longest_s() < 30
 
@@ -89,6 +99,7 @@ def test_a_peer_behind_a_bad_wire(start_fleet):
     assert load.problems() == []
     print(
         f"peer with 200 ms and 5% loss: {told(load, began, ended)}, origin"
-        f" {fleet.origin_bytes() / total_bytes(fleet):.3f}"
+        f" {fleet.origin_bytes() / total_bytes(fleet):.3f}, failed {failed_requests(fleet)};"
+        f" {waits(load, began, ended, fleet.servers[1:])}"
     )
     assert load.longest_s() < 30

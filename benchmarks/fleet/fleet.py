@@ -159,9 +159,9 @@ class Fleet:
         """A counter of all servers that run, since each of them was started last."""
         return sum(server.total(name, **labels) for server in self.servers if server.running)
 
-    def origin_bytes(self) -> int:
-        """What the S3 server has sent to servers since each of them was started last."""
-        return self.total(ORIGIN_BYTES)
+    def origin_bytes(self, servers: Sequence[Server] = ()) -> int:
+        """What the S3 server has sent to these (all that run) since each of them was started last."""
+        return sum(s.total(ORIGIN_BYTES) for s in servers) if servers else self.total(ORIGIN_BYTES)
 
 
 def eventually(

@@ -18,6 +18,13 @@ _OPTIONS = (
     ("grpc.use_local_subchannel_pool", 1),
     ("grpc.max_receive_message_length", 64 << 10),
 )
+_SILENT = {
+    grpc.StatusCode.UNAVAILABLE,
+    grpc.StatusCode.DEADLINE_EXCEEDED,
+    grpc.StatusCode.RESOURCE_EXHAUSTED,
+}
+_NOT_HTTP2 = "Failed parsing HTTP/2"
+"""gRPC gives the same code to whoever is away and to whoever speaks something else."""
 
 
 class Silent(Exception):
@@ -60,11 +67,13 @@ class GrpcMeeter:
 
 def _meaning(address: str, error: grpc.aio.AioRpcError) -> Exception:
     """A server that is away, or too busy to answer; anything else is an answer, and no good one."""
-    text = f"{address}: {error.code().name}: {(error.details() or '')[:300]}"
-    busy = (grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.RESOURCE_EXHAUSTED)
-    if error.code() in busy:
-        return Silent(text)
-    return (Silent if error.code() is grpc.StatusCode.UNAVAILABLE else Stranger)(text)
+    details = error.details() or ""
+    text = f"{address}: {error.code().name}: {details[:300]}"
+    if error.code() not in _SILENT:
+        return Stranger(text)
+    if _NOT_HTTP2 in details:
+        return Stranger(f"{address} answers, but is no gRPC server: {details[:300]}")
+    return Silent(text)
 
 
 def terms_to_pb(terms: Terms) -> pb.Terms:

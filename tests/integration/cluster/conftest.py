@@ -1,6 +1,9 @@
 """Clusters of real servers. HOTSHARD_TEST_SCALE=1 runs all of them in full size, 0.1 all in small size."""
 
+import http.client
 import os
+import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from typing import Any
@@ -8,7 +11,7 @@ from typing import Any
 import pytest
 
 from benchmarks.fleet import network
-from benchmarks.fleet.fleet import Fleet, open_fleet
+from benchmarks.fleet.fleet import Fleet, Server, open_fleet
 from benchmarks.fleet.readers import digest
 from support.content import content
 
@@ -41,12 +44,14 @@ def start_fleet(_hosts: None, tmp_path) -> Iterator[StartFleet]:
         yield start
 
 
-def fill_origin(fleet: Fleet, *, small: int, big: int = 0, big_bytes: int = 0) -> dict[str, str]:
+def fill_origin(
+    fleet: Fleet, *, small: int, big: int = 0, big_bytes: int = 0, directory: str = ""
+) -> dict[str, str]:
     """Objects of 1 MiB (100 KiB in small runs) and some big ones: address -> digest."""
     size = MIB if FULL else 100 << 10
     expected = {}
     for i in range(small + big):
-        key = f"{i:05}"
+        key = f"{directory}{i:05}"
         body = content((size if i < small else big_bytes) + i, seed=i % 11)
         fleet.put(key, body)
         expected[fleet.uri(key)] = digest(body)
@@ -57,6 +62,50 @@ def total_bytes(fleet: Fleet) -> int:
     """Of all objects."""
     found = fleet.boto.get_paginator("list_objects_v2").paginate(Bucket=fleet.bucket)
     return sum(entry["Size"] for page in found for entry in page.get("Contents", []))
+
+
+class OriginWatch:
+    """Counts what servers ask of the origin, second by second, while other things happen."""
+
+    EACH_S = 1.0
+
+    def __init__(self, fleet: Fleet) -> None:
+        self._servers = [*fleet.servers, *fleet.spares]
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self.seconds: list[int] = []
+
+    def __enter__(self) -> "OriginWatch":
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ended.set()
+        self._thread.join()
+
+    @property
+    def peak(self) -> int:
+        """The most requests of all servers in a second."""
+        return max(self.seconds, default=0)
+
+    def _run(self) -> None:
+        before = {server.name: self._count(server) for server in self._servers}
+        due = time.monotonic()
+        while not self._ended.is_set():
+            due += self.EACH_S
+            self._ended.wait(max(0.0, due - time.monotonic()))
+            now = {server.name: self._count(server) for server in self._servers}
+            # A server that was started again counts from zero, and one that is gone counts no more.
+            fresh = {name: n - before[name] if n >= before[name] else n for name, n in now.items()}
+            self.seconds.append(sum(fresh.values()))
+            before = now
+
+    @staticmethod
+    def _count(server: Server) -> int:
+        try:
+            return server.total("hotshard_origin_requests_total")
+        except (OSError, http.client.HTTPException, ValueError):
+            return 0
 
 
 def failed_requests(fleet: Fleet) -> dict[str, dict[str, int]]:

@@ -7,11 +7,14 @@ import pytest
 
 from benchmarks.fleet.fleet import ORIGIN_BYTES, PEER_BYTES, eventually
 from benchmarks.fleet.readers import read_all, reading
-from integration.cluster.conftest import FULL, LONG, fill_origin, total_bytes
+from hotshard.cli.operator import Operator
+from integration.cluster.conftest import FULL, LONG, OriginWatch, fill_origin, total_bytes
 
 pytestmark = [pytest.mark.timeout(1800 if FULL else 240), pytest.mark.slow]
 NODES = 8 if FULL else 3
 SMALL = 2000 if FULL else 100
+HERD = 0.25
+"""What the origin may be asked in a second of a change, against a second of a cold read."""
 
 
 def read_by_owners(fleet, expected):
@@ -50,46 +53,76 @@ def test_a_rolling_restart_under_load_hardly_touches_the_origin(start_fleet):
     assert during <= 0.02 * total
 
 
+def owned(servers, expected):
+    """What each of these owns of some objects, by the name of the server."""
+    ids = {server.cluster()["me"]["id"]: server.name for server in servers}
+    found = {server.name: {} for server in servers}
+    with Operator(servers[0].grpc) as operator:
+        for uri in expected:
+            first = operator.explain(uri).shards[0].owners[0]
+            if first in ids:
+                found[ids[first]][uri] = expected[uri]
+    return found
+
+
 @LONG
-def test_members_that_join_and_leave_move_bytes_between_servers_not_from_the_origin(start_fleet):
+def test_members_that_join_move_their_share_between_servers_and_leave_the_origin_alone(start_fleet):
     start, more = (8, 2) if FULL else (3, 1)
-    fleet = start_fleet(start, spares=more, cluster={"grace_s": 5})
+    fleet = start_fleet(start, spares=more, cluster={"grace_s": 5}, shutdown_grace_s=20)
     expected = fill_origin(fleet, small=SMALL)
-    read_by_owners(fleet, expected)
+    with OriginWatch(fleet) as cold:
+        read_by_owners(fleet, expected)
     total, before = total_bytes(fleet), fleet.origin_bytes()
-    old = list(fleet.servers)
-    peers = fleet.total(PEER_BYTES)
+    old, peers = list(fleet.servers), fleet.total(PEER_BYTES)
 
     added = fleet.join(more)
-    share = sum(int(server.cluster()["slots_owned"]) for server in added) / int(
-        added[0].cluster()["slots"]
-    )
-    with reading(old, expected) as load:
-        assert read_all(added, expected).problems() == []
+    slots = int(added[0].cluster()["slots"])
+    share = sum(int(server.cluster()["slots_owned"]) for server in added) / slots
+    ideal = more / (start + more)
+    assert fleet.total(PEER_BYTES) == peers  # nothing moves before somebody asks for it
+    theirs = owned(added, expected)
+    with OriginWatch(fleet) as growing:
+        for server in added:
+            assert read_all([server], theirs[server.name]).problems() == []
+        moved = (fleet.total(PEER_BYTES) - peers) / total
+        with reading(old, expected) as load:
+            assert read_all(added, expected).problems() == []
     assert load.problems() == []
     out = fleet.origin_bytes() - before
-    moved = fleet.total(PEER_BYTES) - peers
     print(
-        f"{start} to {start + more}: {share:.3f} of the slots moved (ideal"
-        f" {more / (start + more):.3f}), origin {out / total:.4f}, from peers {moved / total:.3f}"
+        f"{start} to {start + more}: {share:.3f} of the slots and {moved:.3f} of the bytes moved"
+        f" (ideal {ideal:.3f}), origin {out / total:.4f}; requests to it per second at most"
+        f" {growing.peak}, cold {cold.peak}; p99 {load.p99_s() * 1e3:.0f} ms"
     )
-    assert share == pytest.approx(more / (start + more), rel=0.1)
+    assert share == pytest.approx(ideal, rel=0.1)
+    assert moved == pytest.approx(share, rel=0.1 if FULL else 0.4)
     assert out == 0
+    assert growing.peak <= HERD * cold.peak
 
-    taken = 0
-    with reading(old, expected) as load:
+    # What they have seen while they were so many, only its owners have.
+    late = fill_origin(fleet, small=SMALL // 2, directory="late/")
+    for name, part in owned(fleet.servers, late).items():
+        assert read_all([s for s in fleet.servers if s.name == name], part).problems() == []
+    late_bytes, before = total_bytes(fleet) - total, fleet.origin_bytes()
+    leaving = 0
+    with OriginWatch(fleet) as shrinking, reading(old, expected) as load:
         for server in added:
+            leaving += len(owned([server], late)[server.name])
             before -= terminate(fleet, server)
-            taken = fleet.total("hotshard_offers_taken_bytes_total")
+        taken = fleet.total("hotshard_offers_taken_bytes_total") / late_bytes
         fleet.servers = old
         fleet.agree(old, ready=start)  # after the grace time its slots have moved
-    assert read_all(old, expected).problems() == []
+        assert read_all(old, {**expected, **late}).problems() == []
     assert load.problems() == []
     back = fleet.origin_bytes() - before
     print(
-        f"{start + more} to {start}: origin {back / total:.4f}, offered and taken {taken / total:.3f}"
+        f"{start + more} to {start}: {taken:.3f} of the bytes taken over (owned by who left"
+        f" {leaving / len(late):.3f}), origin {back / total:.4f}; requests to it per second at most"
+        f" {shrinking.peak}; p99 {load.p99_s() * 1e3:.0f} ms, longest {load.longest_s():.2f} s"
     )
+    assert taken == pytest.approx(leaving / len(late), rel=0.01)
     assert back == 0
+    assert shrinking.peak <= HERD * cold.peak
     assert load.longest_s() < 10
 
 

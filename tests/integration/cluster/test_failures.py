@@ -78,12 +78,20 @@ def test_a_server_is_cut_off(start_fleet, what):
         fleet.network.mend(alone.host, addresses)
         time.sleep(2)
     assert load.problems() == []
+    total = total_bytes(fleet)
+    own, theirs = (fleet.origin_bytes(part) / total for part in ([alone], others))
     print(
-        f"cut off from {what}: {told(load, cut, mended)}, origin"
-        f" {fleet.origin_bytes() / total_bytes(fleet):.3f}, failed {failed_requests(fleet)};"
+        f"cut off from {what}: {told(load, cut, mended)}; origin to it {own:.3f}, to the others"
+        f" {theirs:.3f} x unique; failed {failed_requests(fleet)};"
         f" {waits(load, cut, mended, fleet.servers)}"
     )
-    assert load.longest_s() < 30
+    # Each of the two parts reads what it lacks, and once.
+    assert own <= 1.01
+    assert own + theirs <= 1.01 or (what == "peers" and theirs <= 1.01)
+    for server in fleet.servers:
+        slow, all_of_them = load.slower(1.0, cut, mended, server.name)
+        assert slow <= max(8, 0.02 * all_of_them)
+    assert load.longest_s() < 15
 
 
 @LONG

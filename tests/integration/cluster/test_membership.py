@@ -1,27 +1,40 @@
-"""Real servers that find each other by the configuration, and what the command line says of them."""
+"""Real servers that find each other by the configuration, whoever else is in the list."""
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from pathlib import Path
 
+import grpc
 import pytest
 
 import hotshard
+from hotshard.bulkline import BulkLine
 from hotshard.cli.cache_process import CacheProcess, free_ports
+from hotshard.core import bulkwire as wire
+from hotshard.v1 import cache_pb2, cache_pb2_grpc
 
 pytestmark = [pytest.mark.timeout(240), pytest.mark.slow]
 OBJECT_BYTES = 300_000
+SECRET = b"a secret that is long enough"
 
 
 class Trio:
-    """Three servers over one directory; the list of members holds more than them."""
+    """Three servers over one directory; the list of members holds more than them.
+
+    In it are a server without a cluster, the admin port of one, a server of another cluster, one with other
+    terms, one with a copy of the first one's disk, and one that claims to weigh nothing.
+    """
 
     def __init__(self, path, stack):
+        self.path = path
         data = path / "data"
         data.mkdir()
         self.objects = {}
@@ -29,39 +42,52 @@ class Trio:
             body = os.urandom(OBJECT_BYTES)
             (data / f"o{i}").write_bytes(body)
             self.objects[f"file://{data}/o{i}"] = body
-        self.ports = free_ports(8)
-        lone, admin_of_lone = self.ports[6:]
-        origins = [f"file://{data}/"]
-        self.servers = []
-        addresses = [f"127.0.0.1:{port}" for port in (*self.ports[:3], lone, admin_of_lone)]
-        for i in range(3):
-            settings = {
-                "origins": origins,
-                "free_space_floor": "64MiB",
-                "shutdown_grace_s": 5,
-                "grpc": {"listen": f"127.0.0.1:{self.ports[i]}"},
-                "bulk": {"listen": f"127.0.0.1:{self.ports[3 + i]}"},
-                "cluster": {
-                    "provider": "static",
-                    "name": "trio",
-                    "slots": 1024,
-                    "members": addresses,
-                },
+        self.stack = stack
+        self.origins = [f"file://{data}/"]
+        secret = path / "secret"
+        secret.write_text(SECRET.decode())
+        self.secret_file = str(secret)
+        ports = [f"127.0.0.1:{port}" for port in free_ports(11)]
+        self.addresses, self.bulk = ports[:8], ports[8:]
+        self.weightless = serve_meetings(self.addresses[6], stack)
+        self.servers = [self.made(f"n{i}", i, bulk=self.bulk[i]) for i in range(3)]
+        self.stranger = self.made("alone", 3, admin=self.addresses[7])
+        self.foreign = self.made("foreign", 4, name="another", bulk="127.0.0.1:0")
+        self.copied = self.made("copied", 5, bulk="127.0.0.1:0")
+
+    def made(self, directory, number, *, name="trio", bulk="", admin=""):
+        """A server at an address of the list; without a bulk port it is in no cluster."""
+        settings = {
+            "origins": self.origins,
+            "free_space_floor": "64MiB",
+            "shutdown_grace_s": 5,
+            "grpc": {"listen": self.addresses[number]},
+        }
+        if bulk:
+            settings["bulk"] = {"listen": bulk, "secret_file": self.secret_file}
+            settings["cluster"] = {
+                "provider": "static",
+                "name": name,
+                "slots": 1024,
+                "members": self.addresses,
             }
-            server = CacheProcess(str(path / f"n{i}"), settings)
-            server.grpc = f"127.0.0.1:{self.ports[i]}"
-            self.servers.append(server)
-            stack.callback(server.stop)
-        alone = {"origins": origins, "grpc": {"listen": f"127.0.0.1:{lone}"}}
-        alone["admin"] = {"listen": f"127.0.0.1:{admin_of_lone}"}
-        self.stranger = CacheProcess(str(path / "alone"), alone)
-        self.stranger.grpc, self.stranger.admin = addresses[3:]
-        stack.callback(self.stranger.stop)
+        if admin:
+            settings["admin"] = {"listen": admin}
+        server = CacheProcess(str(self.path / directory), settings)
+        server.grpc, server.admin = self.addresses[number], admin or server.admin
+        self.stack.callback(server.stop)
+        return server
 
     def start(self):
         for server in (*self.servers, self.stranger):
             server.launch()
         eventually(lambda: all(server.ready() for server in (*self.servers, self.stranger)))
+
+    def refused(self, reason):
+        return self.total(f'hotshard_members_refused_total{{reason="{reason}"}}', 0, 1)
+
+    def logged(self, what):
+        return what in Path(self.servers[0].directory, "server.log").read_text()
 
     def cluster(self, number):
         return json.loads(self.servers[number].get("/status")[1])["cluster"]
@@ -98,6 +124,38 @@ def hotshard_command(server, *arguments):
     return done.stdout
 
 
+class Weightless(cache_pb2_grpc.CacheServicer):
+    """Speaks the protocol and belongs to the cluster, but for its weight."""
+
+    __abstractmethods__: frozenset[str] = frozenset()
+
+    def Meet(self, request, context):
+        me = request.me
+        me.id, me.weight, me.instance = "0" * 32, 0, 1
+        return cache_pb2.MeetReply(terms=request.terms, me=me)
+
+
+def serve_meetings(address, stack):
+    server = grpc.server(ThreadPoolExecutor(2))
+    cache_pb2_grpc.add_CacheServicer_to_server(Weightless(), server)
+    assert server.add_insecure_port(address)
+    server.start()
+    stack.callback(server.stop, 0)
+    return server
+
+
+def asked_with(address, secret, uri):
+    """The reply of a bulk port to a request with a ticket made from a secret."""
+    host, port = address.split(":")
+    request = wire.Request(cluster=wire.cluster_id("trio"), uri=uri, length=5)
+    request = wire.signed(request, secret, int(time.time()) + 60)
+    line = BulkLine(host, int(port), connect_s=5.0)
+    try:
+        return line.exchange(request, 5.0)
+    finally:
+        line.close()
+
+
 @pytest.fixture
 def trio(tmp_path):
     with ExitStack() as stack:
@@ -129,6 +187,30 @@ def test_three_servers_are_one_cache_whatever_else_is_in_the_list(trio):
     leaver.start()
     assert trio.agree(0, 1, 2, ready=3) == version
     assert trio.total("hotshard_origin_received_bytes_total", 0, 1) <= unique
+
+
+def test_who_is_no_member_is_refused_and_counted_and_the_cluster_goes_on(trio):
+    version = trio.agree(0, 1, 2, ready=3)
+    shutil.copytree(trio.servers[0].cache_dir, trio.copied.cache_dir)
+    trio.foreign.launch()
+    trio.copied.launch()
+    reasons = ("other_terms", "duplicate_id", "bad_weight")
+    eventually(lambda: all(trio.refused(reason) >= 2 for reason in reasons))
+    assert trio.logged("its cluster is 'another', ours 'trio'")
+    assert trio.logged("a copied disk?")
+    assert trio.logged("weight 0 of")
+    assert trio.total('hotshard_meetings_total{outcome="stranger"}', 0) > 0
+    assert trio.logged(f"no member: {trio.addresses[7]} answers, but is no gRPC server")
+
+    uri, body = next(iter(trio.objects.items()))
+    forged = asked_with(trio.bulk[0], b"a secret that was guessed", uri)
+    assert forged.status is wire.Status.FORGED
+    assert "not one of this cluster" in forged.text
+    assert trio.total('hotshard_bulk_requests_total{outcome="forged"}', 0) == 1
+    for server in trio.servers:
+        with hotshard.connect(server.address) as cache:
+            assert cache.read(uri) == body
+    assert trio.agree(0, 1, 2, ready=3) == version
 
 
 def test_what_the_command_line_says(trio):

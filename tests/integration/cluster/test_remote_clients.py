@@ -46,7 +46,8 @@ async def test_bytes_come_from_the_bulk_ports_of_their_owners(start_fleet, tmp_p
     async with hotshard.aio.connect(fleet.servers[1].grpc) as cache:
         assert await cache.read(uri) == BODY
     over_grpc, over_bulk = sent(fleet)
-    assert over_grpc == 100
+    # What is left over at the end, and short, takes no detour; the big object is asked for in parts.
+    assert over_grpc == 100 + (3 * (len(BODY) % MIB) if FULL else 0)
     assert over_bulk > 3 * len(BODY)
     assert served(fleet) == ["n0", "n1", "n2"]
     assert fleet.origin_bytes() == len(BODY)

@@ -87,8 +87,16 @@ async def test_nobody_and_somebody_who_does_not_answer(at, monkeypatch):
         await GrpcMeeter().meet(await at(made(Hanging)), ME, TERMS)
 
 
-@pytest.mark.parametrize("answer", [b"HTTP/1.1 400 Bad Request\r\n\r\n", b"\0" * 100, b""])
-async def test_something_else(answer):
+@pytest.mark.parametrize(
+    ("answer", "kind"),
+    [
+        (b"HTTP/1.1 400 Bad Request\r\n\r\n", Stranger),
+        (b"SSH-2.0-OpenSSH_9.6\r\n", Stranger),
+        (b"\0" * 100, Stranger),
+        (b"", Silent),
+    ],
+)
+async def test_something_else(answer, kind):
     async def serve(reader, writer):
         writer.write(answer)
         await writer.drain()
@@ -96,7 +104,7 @@ async def test_something_else(answer):
 
     async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
         port = server.sockets[0].getsockname()[1]
-        with pytest.raises((Silent, Stranger)):
+        with pytest.raises(kind):
             await GrpcMeeter().meet(f"127.0.0.1:{port}", ME, TERMS)
 
 

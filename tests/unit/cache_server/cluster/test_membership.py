@@ -63,6 +63,21 @@ async def test_one_that_dies_is_no_owner_and_keeps_its_slots_until_it_is_back(to
     assert all(a.previous_owners(d)[0].id == a.owners(d)[1].id for d in stood_in)
 
 
+async def test_a_suspect_is_met_at_once(town, monkeypatch):
+    await town.ready("a", "b", "c")
+    monkeypatch.setattr(module, "MEET_S", 3600.0)
+    a = town.members["a"]
+    await sees(a, a="ready", b="ready", c="ready")
+    meetings = town.count("a", "hotshard_meetings_total", outcome="ok")
+    while town.count("a", "hotshard_meetings_total", outcome="ok") < meetings + 2:
+        a.suspect("b")  # one may still be waiting the short time
+        await asyncio.sleep(0.01)
+    a.suspect("nobody")
+    town.kill("c")
+    a.suspect("c")
+    await sees(a, a="ready", b="ready", c="lost")
+
+
 async def test_after_the_grace_time_its_slots_move(town):
     for name in "abc":
         town.add(name, grace_s=0.2)

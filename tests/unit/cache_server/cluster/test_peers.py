@@ -125,6 +125,20 @@ async def test_a_breaker_leaves_a_dead_member_alone(tmp_path):
         assert others[0].count('hotshard_peer_breaker_open{peer="m0"}') == 1
 
 
+async def test_a_silent_host_is_left_alone_after_two_tries_and_looked_at_at_once(tmp_path):
+    """Nobody is at its gRPC port: that is more than an answer that does not come."""
+    async with cluster(tmp_path, 2) as (_, members):
+        silent, other = members
+        gone = replace(silent.address, grpc="127.0.0.1:1")
+        for _ in range(4):
+            with pytest.raises(PeerFailed):
+                await other.peers.stat(gone, "s3://memory/a")
+        outcome = 'hotshard_peer_requests_total{{outcome="{}",path="grpc"}}'
+        assert other.count(outcome.format("unreachable")) == 2
+        assert other.count(outcome.format("open")) == 2
+        assert other.placement.suspected == ["m0", "m0"]
+
+
 async def test_a_member_that_left_is_forgotten(tmp_path):
     async with cluster(tmp_path, 2) as (origin, members):
         uri = origin.put("a", content(10))

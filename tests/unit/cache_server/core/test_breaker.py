@@ -23,6 +23,14 @@ def test_failures_in_a_row_open_it_and_one_request_tries():
     assert breaker.allows(REST_S)
 
 
+def test_a_failure_that_says_more_counts_more():
+    breaker = Breaker()
+    breaker.failed(0.0, FAILURES - 1)
+    assert breaker.state == "closed"
+    breaker.failed(0.0, 1)
+    assert breaker.state == "open"
+
+
 def test_a_failed_try_rests_twice_as_long():
     breaker = opened()
     assert breaker.allows(REST_S)

@@ -12,7 +12,7 @@ refusals of our membership count against it.
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import TypeVar
@@ -131,6 +131,7 @@ class Peers:
         self._options = options
         self._events = events
         self._links: dict[str, _Link] = {}
+        self._instances: Mapping[str, int] = {}
         self._pool = Threads(THREADS, "peer")
         self._patience = {path: Patience() for path in ("bulk", "grpc")}  # of this node with all
 
@@ -141,12 +142,20 @@ class Peers:
             await link.close()
         self._pool.close()
 
-    async def retain(self, ids: set[str]) -> None:
-        """Forget the members that are not among these."""
-        for gone in self._links.keys() - ids:
+    async def retain(self, instances: Mapping[str, int]) -> None:
+        """Forget the members that are not among these, and what we think of the former runs of the others.
+
+        Who has been started again has not failed yet; what it has would be read from the origin.
+        """
+        before, self._instances = self._instances, dict(instances)
+        for gone in self._links.keys() - instances.keys():
             link = self._links.pop(gone)
             self._events.peer_gone(gone, link.peer.zone)
             await link.close()
+        for id_, instance in instances.items():
+            if before.get(id_, instance) != instance and id_ in self._links:
+                self._events.peer_breaker(id_, is_open=False)
+                await self._links.pop(id_).close()
 
     async def block(
         self, peer: PeerAddress, want: Want, landing: Landing, flags: wire.Flag, *, demand: bool

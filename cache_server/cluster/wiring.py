@@ -113,7 +113,7 @@ class ClusterNode:
 async def forget_who_left(found: Membership, peers: Peers) -> None:
     """Give up the connections to members that are gone."""
     async for view in found.views():
-        await peers.retain({member.id for member in view.members})
+        await peers.retain({member.id: member.instance for member in view.members})
 
 
 async def leave(

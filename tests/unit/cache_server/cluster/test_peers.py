@@ -139,13 +139,29 @@ async def test_a_silent_host_is_left_alone_after_two_tries_and_looked_at_at_once
         assert other.placement.suspected == ["m0", "m0"]
 
 
+async def test_a_member_that_was_started_again_is_asked_again(tmp_path):
+    async with cluster(tmp_path, 2) as (_, members):
+        restarted, other = members
+        await other.peers.retain({"m0": 1, "m1": 1})
+        gone = replace(restarted.address, grpc="127.0.0.1:1")
+        for tries in (2, 4):
+            for _ in range(3):
+                with pytest.raises(PeerFailed):
+                    await other.peers.stat(gone, "s3://memory/a")
+            outcome = 'hotshard_peer_requests_total{outcome="unreachable",path="grpc"}'
+            assert other.count(outcome) == tries
+            assert other.count('hotshard_peer_breaker_open{peer="m0"}') == 1
+            await other.peers.retain({"m0": tries, "m1": 1})
+            assert other.count('hotshard_peer_breaker_open{peer="m0"}') == 0
+
+
 async def test_a_member_that_left_is_forgotten(tmp_path):
     async with cluster(tmp_path, 2) as (origin, members):
         uri = origin.put("a", content(10))
         _, other = owners(members, origin, uri)
         await read(other, uri)
         assert other.received() == 10
-        await other.peers.retain(set())
+        await other.peers.retain({})
         assert other.received() == 0
 
 

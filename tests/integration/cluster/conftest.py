@@ -4,6 +4,7 @@ import http.client
 import os
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from typing import Any
@@ -64,6 +65,9 @@ def total_bytes(fleet: Fleet) -> int:
     return sum(entry["Size"] for page in found for entry in page.get("Contents", []))
 
 
+VERBS = ("GET", "HEAD", "LIST")
+
+
 class OriginWatch:
     """Counts what servers ask of the origin, second by second, while other things happen."""
 
@@ -73,7 +77,7 @@ class OriginWatch:
         self._servers = [*fleet.servers, *fleet.spares]
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
-        self.seconds: list[int] = []
+        self.seconds: list[Counter[str]] = []
 
     def __enter__(self) -> "OriginWatch":
         self._thread.start()
@@ -86,7 +90,12 @@ class OriginWatch:
     @property
     def peak(self) -> int:
         """The most requests of all servers in a second."""
-        return max(self.seconds, default=0)
+        return max((sum(second.values()) for second in self.seconds), default=0)
+
+    @property
+    def reads(self) -> int:
+        """How many of all requests were for bytes."""
+        return sum(second["GET"] for second in self.seconds)
 
     def _run(self) -> None:
         before = {server.name: self._count(server) for server in self._servers}
@@ -95,17 +104,22 @@ class OriginWatch:
             due += self.EACH_S
             self._ended.wait(max(0.0, due - time.monotonic()))
             now = {server.name: self._count(server) for server in self._servers}
-            # A server that was started again counts from zero, and one that is gone counts no more.
-            fresh = {name: n - before[name] if n >= before[name] else n for name, n in now.items()}
-            self.seconds.append(sum(fresh.values()))
+            second: Counter[str] = Counter()
+            for name, counts in now.items():
+                # One that was started again counts from zero, and one that is gone counts no more.
+                again = any(counts[verb] < before[name][verb] for verb in VERBS)
+                second += counts if again else counts - before[name]
+            self.seconds.append(second)
             before = now
 
     @staticmethod
-    def _count(server: Server) -> int:
+    def _count(server: Server) -> Counter[str]:
         try:
-            return server.total("hotshard_origin_requests_total")
+            counters = server.counters().items()
         except (OSError, http.client.HTTPException, ValueError):
-            return 0
+            return Counter()
+        named = [(k, v) for k, v in counters if k.startswith("hotshard_origin_requests_total{")]
+        return Counter({v: int(sum(n for k, n in named if f'verb="{v}"' in k)) for v in VERBS})
 
 
 def failed_requests(fleet: Fleet) -> dict[str, dict[str, int]]:

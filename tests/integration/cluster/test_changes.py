@@ -121,7 +121,8 @@ def test_members_that_join_move_their_share_between_servers_and_leave_the_origin
     print(
         f"{start + more} to {start}: {taken:.3f} of the bytes taken over (owned by who left"
         f" {leaving / len(late):.3f}), origin {back / total:.4f}; {shrinking.reads} GETs, requests to it"
-        f" per second at most {shrinking.peak}; p99 {load.p99_s() * 1e3:.0f} ms, longest {load.longest_s():.2f} s"
+        f" per second at most {shrinking.peak}; p99 {load.p99_s() * 1e3:.0f} ms, longest"
+        f" {load.longest_s():.2f} s"
     )
     assert taken == pytest.approx(leaving / len(late), rel=0.01)
     assert back == shrinking.reads == 0

@@ -54,6 +54,11 @@ class BlockFill(Fill):
             if self._present >> block & 1
         )
 
+    @property
+    def present_blocks(self) -> int:
+        """Bit i: block i has arrived."""
+        return self._present
+
     async def want(
         self, start: int, stop: int, *, demand: bool = True, forwarded: bool = False
     ) -> None:

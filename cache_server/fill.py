@@ -91,6 +91,11 @@ class Fill(ABC):
     def present_bytes(self) -> int:
         """How many bytes have arrived."""
 
+    @property
+    def present_blocks(self) -> int:
+        """Bit i: block i has arrived."""
+        return 0
+
     @abstractmethod
     async def want(
         self, start: int, stop: int, *, demand: bool = True, forwarded: bool = False

@@ -13,6 +13,7 @@ from cache_server.store.options import ShardReport
 from cache_server.store.shard import ShardKey
 from cache_server.store.verify import Sums
 from cache_server.whole_fill import WholeFill
+from hotshard.core.blocks import runs
 from hotshard.core.objects import ObjectInfo
 
 SUMS_SHARDS = 1024  # shards whose checksums members have asked for, and may ask for again
@@ -84,13 +85,23 @@ class Fills:
         """Where a shard stands."""
         report: ShardReport | None = self._tools.store.describe(key.digest)
         fill = self.get(key.digest)
+        blocks = self._tools.geometry.block_count(key.size)
         if report is not None:
-            return ShardState(key, "sealed", key.size, report.path, report.pinned, report.verified)
+            return ShardState(
+                key, "sealed", key.size, report.path, report.pinned, report.verified, blocks
+            )
         if fill is not None:
             return ShardState(
-                key, "partial", fill.present_bytes, fill.disk_path, pinned=False, verified=False
+                key,
+                "partial",
+                fill.present_bytes,
+                fill.disk_path,
+                pinned=False,
+                verified=False,
+                blocks=blocks,
+                present=runs(fill.present_blocks),
             )
-        return ShardState(key, "absent", 0, "", pinned=False, verified=False)
+        return ShardState(key, "absent", 0, "", pinned=False, verified=False, blocks=blocks)
 
     def _ended(self, fill: Fill, _: object) -> None:
         self._bytes -= fill.key.size

@@ -1,5 +1,6 @@
 """What the cache answers with: open files, and reports about objects. Data only."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from cache_server.store.shard import ShardKey
@@ -66,6 +67,9 @@ class ShardState:
     """Of its file, if sealed; of the cache dir, while filling."""
     pinned: bool
     verified: bool
+    blocks: int = 1
+    present: Sequence[range] = ()
+    """The blocks of a partial shard that are here."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -68,6 +68,8 @@ def explanation_to_pb(found: Explanation) -> pb.ExplainReply:
                 path=shard.path,
                 pinned=shard.pinned,
                 verified=shard.verified,
+                present_blocks=[end for run in shard.present for end in (run[0], run[-1])],
+                blocks=shard.blocks,
             )
             for shard in found.shards
         ],

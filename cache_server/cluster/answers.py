@@ -193,6 +193,8 @@ class InCluster:
             shard.slot = view.table.slot(digest)
             shard.owners.extend(member.id for member in view.owners(digest))
             shard.previous_owners.extend(member.id for member in view.previous_owners(digest))
+            ranked = view.table.owners(digest)
+            shard.away_owners.extend(id_ for id_ in ranked if id_ in view.away)
         return reply
 
     def status(self) -> types_pb2.ClusterStatus:

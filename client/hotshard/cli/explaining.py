@@ -10,7 +10,7 @@ from hotshard.cli import output
 from hotshard.cli.cluster import Answer, ask_each, short
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Sequence
 
     from hotshard.cli.session import Session
     from hotshard.v1 import cache_pb2 as pb
@@ -52,10 +52,10 @@ def explain(session: Session, uri: str, as_json: bool) -> None:
     rows = [
         (
             str(shard.index),
-            *((str(shard.slot), _ids(shard.owners)) if members.cluster else ()),
+            *((str(shard.slot), _owners(shard, members)) if members.cluster else ()),
             shard.state,
             output.size(shard.size_bytes),
-            output.size(shard.present_bytes),
+            _present(shard),
             "yes" if shard.pinned else "no",
             "yes" if shard.verified else "on next use",
             shard.path,
@@ -76,7 +76,9 @@ def _others(found: pb.ExplainReply, members: pb.MembersReply) -> list[types_pb2.
     """Who may have something of the object, besides the server that was asked."""
     by_id = {member.id: member for member in members.members}
     ids = dict.fromkeys(
-        id_ for shard in found.shards for id_ in (*shard.owners, *shard.previous_owners)
+        id_
+        for shard in found.shards
+        for id_ in (*shard.away_owners, *shard.owners, *shard.previous_owners)
     )
     ids.pop(members.me, None)
     return [by_id[id_] for id_ in ids if id_ in by_id][:ASKED_MAX]
@@ -116,10 +118,23 @@ def _rows(answer: Answer[pb.ExplainReply]) -> list[tuple[str, ...]]:
     if answer.said is None:
         return [(*member, "-", "-", "-", output.printable(answer.error))]
     return [
-        (*member, str(shard.index), shard.state, output.size(shard.present_bytes), "")
+        (*member, str(shard.index), shard.state, _present(shard), "")
         for shard in answer.said.shards
     ]
 
 
-def _ids(ids: Iterable[str]) -> str:
-    return " ".join(map(short, ids))
+def _owners(shard: pb.ShardExplanation, members: pb.MembersReply) -> str:
+    """Who is asked, best first, after those whose slot it is and who are away."""
+    states = {member.id: member.state for member in members.members}
+    away = [f"{short(id_)} ({states.get(id_, 'gone')})" for id_ in shard.away_owners]
+    return " ".join((*away, *map(short, shard.owners)))
+
+
+def _present(shard: pb.ShardExplanation) -> str:
+    """Bytes that are here, and of a partial shard which blocks they are."""
+    size = output.size(shard.present_bytes)
+    if shard.state != "partial":
+        return size
+    ends = iter(shard.present_blocks)
+    runs = [str(a) if a == b else f"{a}-{b}" for a, b in zip(ends, ends, strict=True)]
+    return f"{size} (blocks {' '.join(runs) or 'none'} of {shard.blocks})"

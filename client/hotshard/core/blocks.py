@@ -71,6 +71,19 @@ class Piece:
     stop: int
 
 
+def runs(bits: int) -> list[range]:
+    """The blocks whose bits are set, as runs without a gap, in order."""
+    found, at = [], 0
+    while bits:
+        skipped = (bits & -bits).bit_length() - 1
+        bits >>= skipped
+        length = (~bits & (bits + 1)).bit_length() - 1
+        found.append(range(at + skipped, at + skipped + length))
+        bits >>= length
+        at += skipped + length
+    return found
+
+
 def shard_digest(uri: str, version: str, index: int) -> bytes:
     """The 16 bytes that name a shard, on disk and in placement: xxh3-128 of (uri, version, index).
 

@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from hotshard.v1 import types_pb2 as hotshard_dot_v1_dot_types__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17hotshard/v1/cache.proto\x12\x0bhotshard.v1\x1a\x17hotshard/v1/types.proto\"K\n\x0bReadRequest\x12\x0b\n\x03uri\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\x0e\n\x06offset\x18\x03 \x01(\x04\x12\x0e\n\x06length\x18\x04 \x01(\x04\"B\n\tReadReply\x12\'\n\x06object\x18\x01 \x01(\x0b\x32\x17.hotshard.v1.ObjectInfo\x12\x0c\n\x04\x64\x61ta\x18\x02 \x01(\x0c\"\x19\n\nPinRequest\x12\x0b\n\x03uri\x18\x01 \x01(\t\"\x18\n\x08PinReply\x12\x0c\n\x04pins\x18\x01 \x03(\t\"3\n\x0c\x45victRequest\x12\x0b\n\x03uri\x18\x01 \x01(\t\x12\x16\n\x0einclude_pinned\x18\x02 \x01(\x08\"+\n\nEvictReply\x12\x0e\n\x06shards\x18\x01 \x01(\x04\x12\r\n\x05\x62ytes\x18\x02 \x01(\x04\" \n\x11InvalidateRequest\x12\x0b\n\x03uri\x18\x01 \x01(\t\"\"\n\x0fInvalidateReply\x12\x0f\n\x07\x65ntries\x18\x01 \x01(\x04\"\x1d\n\x0e\x45xplainRequest\x12\x0b\n\x03uri\x18\x01 \x01(\t\"\xd2\x01\n\x10ShardExplanation\x12\r\n\x05index\x18\x01 \x01(\x04\x12\x0e\n\x06\x64igest\x18\x02 \x01(\t\x12\r\n\x05state\x18\x03 \x01(\t\x12\x12\n\nsize_bytes\x18\x04 \x01(\x04\x12\x15\n\rpresent_bytes\x18\x05 \x01(\x04\x12\x0c\n\x04path\x18\x06 \x01(\t\x12\x0e\n\x06pinned\x18\x07 \x01(\x08\x12\x10\n\x08verified\x18\x08 \x01(\x08\x12\x0c\n\x04slot\x18\t \x01(\r\x12\x0e\n\x06owners\x18\n \x03(\t\x12\x17\n\x0fprevious_owners\x18\x0b \x03(\t\"\xb2\x01\n\x0c\x45xplainReply\x12\'\n\x06object\x18\x01 \x01(\x0b\x32\x17.hotshard.v1.ObjectInfo\x12\x0e\n\x06origin\x18\x02 \x01(\t\x12\x16\n\x0emetadata_age_s\x18\x03 \x01(\x01\x12\x0f\n\x07lease_s\x18\x04 \x01(\x01\x12-\n\x06shards\x18\x05 \x03(\x0b\x32\x1d.hotshard.v1.ShardExplanation\x12\x11\n\tlast_miss\x18\x06 \x01(\t\"$\n\x0eMembersRequest\x12\x12\n\nwith_table\x18\x01 \x01(\x08\"D\n\tSlotTable\x12\r\n\x05slots\x18\x01 \x01(\r\x12\r\n\x05width\x18\x02 \x01(\r\x12\x0b\n\x03ids\x18\x03 \x03(\t\x12\x0c\n\x04rows\x18\x04 \x01(\x0c\"\x9c\x01\n\x0cMembersReply\x12\x0f\n\x07\x63luster\x18\x01 \x01(\t\x12\n\n\x02me\x18\x02 \x01(\t\x12\x0c\n\x04zone\x18\x03 \x01(\t\x12\x14\n\x0cview_version\x18\x04 \x01(\x06\x12$\n\x07members\x18\x05 \x03(\x0b\x32\x13.hotshard.v1.Member\x12%\n\x05table\x18\x06 \x01(\x0b\x32\x16.hotshard.v1.SlotTable\"M\n\rLocateRequest\x12\x0b\n\x03uri\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\x0e\n\x06offset\x18\x03 \x01(\x04\x12\x0e\n\x06length\x18\x04 \x01(\x04\"a\n\x0cLocatedShard\x12\r\n\x05index\x18\x01 \x01(\x04\x12\x0e\n\x06\x64igest\x18\x02 \x01(\x0c\x12\x0e\n\x06offset\x18\x03 \x01(\x04\x12\x12\n\nsize_bytes\x18\x04 \x01(\x04\x12\x0e\n\x06owners\x18\x05 \x03(\t\"\xd6\x01\n\x0bLocateReply\x12\'\n\x06object\x18\x01 \x01(\x0b\x32\x17.hotshard.v1.ObjectInfo\x12\x14\n\x0cview_version\x18\x02 \x01(\x06\x12)\n\x06shards\x18\x03 \x03(\x0b\x32\x19.hotshard.v1.LocatedShard\x12$\n\x07members\x18\x04 \x03(\x0b\x32\x13.hotshard.v1.Member\x12\x0e\n\x06ticket\x18\x05 \x01(\x0c\x12\x16\n\x0eticket_expires\x18\x06 \x01(\r\x12\x0f\n\x07\x63luster\x18\x07 \x01(\t\"N\n\x05Terms\x12\x0f\n\x07\x63luster\x18\x01 \x01(\t\x12\r\n\x05slots\x18\x02 \x01(\r\x12\x10\n\x08replicas\x18\x03 \x01(\r\x12\x13\n\x0bshard_bytes\x18\x04 \x01(\x04\"Q\n\x0bMeetRequest\x12!\n\x05terms\x18\x01 \x01(\x0b\x32\x12.hotshard.v1.Terms\x12\x1f\n\x02me\x18\x02 \x01(\x0b\x32\x13.hotshard.v1.Member\"e\n\tMeetReply\x12!\n\x05terms\x18\x01 \x01(\x0b\x32\x12.hotshard.v1.Terms\x12\x1f\n\x02me\x18\x02 \x01(\x0b\x32\x13.hotshard.v1.Member\x12\x14\n\x0cview_version\x18\x03 \x01(\x06\"F\n\x0cOfferedShard\x12\'\n\x06object\x18\x01 \x01(\x0b\x32\x17.hotshard.v1.ObjectInfo\x12\r\n\x05index\x18\x02 \x01(\r\"9\n\x0cOfferRequest\x12)\n\x06shards\x18\x01 \x03(\x0b\x32\x19.hotshard.v1.OfferedShard\"7\n\nOfferReply\x12\x14\n\x0ctaken_shards\x18\x01 \x01(\r\x12\x13\n\x0btaken_bytes\x18\x02 \x01(\x04\x32\xd0\x08\n\x05\x43\x61\x63he\x12\x39\n\x04Stat\x12\x18.hotshard.v1.StatRequest\x1a\x17.hotshard.v1.ObjectInfo\x12\x44\n\x08StatMany\x12\x1c.hotshard.v1.StatManyRequest\x1a\x1a.hotshard.v1.StatManyReply\x12:\n\x04List\x12\x18.hotshard.v1.ListRequest\x1a\x16.hotshard.v1.ListReply0\x01\x12:\n\x04Read\x12\x18.hotshard.v1.ReadRequest\x1a\x16.hotshard.v1.ReadReply0\x01\x12\x45\n\x08Prefetch\x12\x1c.hotshard.v1.PrefetchRequest\x1a\x19.hotshard.v1.WarmProgress0\x01\x12G\n\nWarmStatus\x12\x1e.hotshard.v1.WarmStatusRequest\x1a\x19.hotshard.v1.WarmProgress\x12\x35\n\x03Pin\x12\x17.hotshard.v1.PinRequest\x1a\x15.hotshard.v1.PinReply\x12\x37\n\x05Unpin\x12\x17.hotshard.v1.PinRequest\x1a\x15.hotshard.v1.PinReply\x12;\n\x05\x45vict\x12\x19.hotshard.v1.EvictRequest\x1a\x17.hotshard.v1.EvictReply\x12J\n\nInvalidate\x12\x1e.hotshard.v1.InvalidateRequest\x1a\x1c.hotshard.v1.InvalidateReply\x12>\n\x06Status\x12\x1a.hotshard.v1.StatusRequest\x1a\x18.hotshard.v1.StatusReply\x12\x41\n\x07\x45xplain\x12\x1b.hotshard.v1.ExplainRequest\x1a\x19.hotshard.v1.ExplainReply\x12\x41\n\x07Members\x12\x1b.hotshard.v1.MembersRequest\x1a\x19.hotshard.v1.MembersReply\x12H\n\x0cWatchMembers\x12\x1b.hotshard.v1.MembersRequest\x1a\x19.hotshard.v1.MembersReply0\x01\x12>\n\x06Locate\x12\x1a.hotshard.v1.LocateRequest\x1a\x18.hotshard.v1.LocateReply\x12\x38\n\x04Meet\x12\x18.hotshard.v1.MeetRequest\x1a\x16.hotshard.v1.MeetReply\x12;\n\x05Offer\x12\x19.hotshard.v1.OfferRequest\x1a\x17.hotshard.v1.OfferReplyb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17hotshard/v1/cache.proto\x12\x0bhotshard.v1\x1a\x17hotshard/v1/types.proto\"K\n\x0bReadRequest\x12\x0b\n\x03uri\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\x0e\n\x06offset\x18\x03 \x01(\x04\x12\x0e\n\x06length\x18\x04 \x01(\x04\"B\n\tReadReply\x12\'\n\x06object\x18\x01 \x01(\x0b\x32\x17.hotshard.v1.ObjectInfo\x12\x0c\n\x04\x64\x61ta\x18\x02 \x01(\x0c\"\x19\n\nPinRequest\x12\x0b\n\x03uri\x18\x01 \x01(\t\"\x18\n\x08PinReply\x12\x0c\n\x04pins\x18\x01 \x03(\t\"3\n\x0c\x45victRequest\x12\x0b\n\x03uri\x18\x01 \x01(\t\x12\x16\n\x0einclude_pinned\x18\x02 \x01(\x08\"+\n\nEvictReply\x12\x0e\n\x06shards\x18\x01 \x01(\x04\x12\r\n\x05\x62ytes\x18\x02 \x01(\x04\" \n\x11InvalidateRequest\x12\x0b\n\x03uri\x18\x01 \x01(\t\"\"\n\x0fInvalidateReply\x12\x0f\n\x07\x65ntries\x18\x01 \x01(\x04\"\x1d\n\x0e\x45xplainRequest\x12\x0b\n\x03uri\x18\x01 \x01(\t\"\x8f\x02\n\x10ShardExplanation\x12\r\n\x05index\x18\x01 \x01(\x04\x12\x0e\n\x06\x64igest\x18\x02 \x01(\t\x12\r\n\x05state\x18\x03 \x01(\t\x12\x12\n\nsize_bytes\x18\x04 \x01(\x04\x12\x15\n\rpresent_bytes\x18\x05 \x01(\x04\x12\x0c\n\x04path\x18\x06 \x01(\t\x12\x0e\n\x06pinned\x18\x07 \x01(\x08\x12\x10\n\x08verified\x18\x08 \x01(\x08\x12\x0c\n\x04slot\x18\t \x01(\r\x12\x0e\n\x06owners\x18\n \x03(\t\x12\x17\n\x0fprevious_owners\x18\x0b \x03(\t\x12\x13\n\x0b\x61way_owners\x18\x0c \x03(\t\x12\x16\n\x0epresent_blocks\x18\r \x03(\r\x12\x0e\n\x06\x62locks\x18\x0e \x01(\r\"\xb2\x01\n\x0c\x45xplainReply\x12\'\n\x06object\x18\x01 \x01(\x0b\x32\x17.hotshard.v1.ObjectInfo\x12\x0e\n\x06origin\x18\x02 \x01(\t\x12\x16\n\x0emetadata_age_s\x18\x03 \x01(\x01\x12\x0f\n\x07lease_s\x18\x04 \x01(\x01\x12-\n\x06shards\x18\x05 \x03(\x0b\x32\x1d.hotshard.v1.ShardExplanation\x12\x11\n\tlast_miss\x18\x06 \x01(\t\"$\n\x0eMembersRequest\x12\x12\n\nwith_table\x18\x01 \x01(\x08\"D\n\tSlotTable\x12\r\n\x05slots\x18\x01 \x01(\r\x12\r\n\x05width\x18\x02 \x01(\r\x12\x0b\n\x03ids\x18\x03 \x03(\t\x12\x0c\n\x04rows\x18\x04 \x01(\x0c\"\x9c\x01\n\x0cMembersReply\x12\x0f\n\x07\x63luster\x18\x01 \x01(\t\x12\n\n\x02me\x18\x02 \x01(\t\x12\x0c\n\x04zone\x18\x03 \x01(\t\x12\x14\n\x0cview_version\x18\x04 \x01(\x06\x12$\n\x07members\x18\x05 \x03(\x0b\x32\x13.hotshard.v1.Member\x12%\n\x05table\x18\x06 \x01(\x0b\x32\x16.hotshard.v1.SlotTable\"M\n\rLocateRequest\x12\x0b\n\x03uri\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\x0e\n\x06offset\x18\x03 \x01(\x04\x12\x0e\n\x06length\x18\x04 \x01(\x04\"a\n\x0cLocatedShard\x12\r\n\x05index\x18\x01 \x01(\x04\x12\x0e\n\x06\x64igest\x18\x02 \x01(\x0c\x12\x0e\n\x06offset\x18\x03 \x01(\x04\x12\x12\n\nsize_bytes\x18\x04 \x01(\x04\x12\x0e\n\x06owners\x18\x05 \x03(\t\"\xd6\x01\n\x0bLocateReply\x12\'\n\x06object\x18\x01 \x01(\x0b\x32\x17.hotshard.v1.ObjectInfo\x12\x14\n\x0cview_version\x18\x02 \x01(\x06\x12)\n\x06shards\x18\x03 \x03(\x0b\x32\x19.hotshard.v1.LocatedShard\x12$\n\x07members\x18\x04 \x03(\x0b\x32\x13.hotshard.v1.Member\x12\x0e\n\x06ticket\x18\x05 \x01(\x0c\x12\x16\n\x0eticket_expires\x18\x06 \x01(\r\x12\x0f\n\x07\x63luster\x18\x07 \x01(\t\"N\n\x05Terms\x12\x0f\n\x07\x63luster\x18\x01 \x01(\t\x12\r\n\x05slots\x18\x02 \x01(\r\x12\x10\n\x08replicas\x18\x03 \x01(\r\x12\x13\n\x0bshard_bytes\x18\x04 \x01(\x04\"Q\n\x0bMeetRequest\x12!\n\x05terms\x18\x01 \x01(\x0b\x32\x12.hotshard.v1.Terms\x12\x1f\n\x02me\x18\x02 \x01(\x0b\x32\x13.hotshard.v1.Member\"e\n\tMeetReply\x12!\n\x05terms\x18\x01 \x01(\x0b\x32\x12.hotshard.v1.Terms\x12\x1f\n\x02me\x18\x02 \x01(\x0b\x32\x13.hotshard.v1.Member\x12\x14\n\x0cview_version\x18\x03 \x01(\x06\"F\n\x0cOfferedShard\x12\'\n\x06object\x18\x01 \x01(\x0b\x32\x17.hotshard.v1.ObjectInfo\x12\r\n\x05index\x18\x02 \x01(\r\"9\n\x0cOfferRequest\x12)\n\x06shards\x18\x01 \x03(\x0b\x32\x19.hotshard.v1.OfferedShard\"7\n\nOfferReply\x12\x14\n\x0ctaken_shards\x18\x01 \x01(\r\x12\x13\n\x0btaken_bytes\x18\x02 \x01(\x04\x32\xd0\x08\n\x05\x43\x61\x63he\x12\x39\n\x04Stat\x12\x18.hotshard.v1.StatRequest\x1a\x17.hotshard.v1.ObjectInfo\x12\x44\n\x08StatMany\x12\x1c.hotshard.v1.StatManyRequest\x1a\x1a.hotshard.v1.StatManyReply\x12:\n\x04List\x12\x18.hotshard.v1.ListRequest\x1a\x16.hotshard.v1.ListReply0\x01\x12:\n\x04Read\x12\x18.hotshard.v1.ReadRequest\x1a\x16.hotshard.v1.ReadReply0\x01\x12\x45\n\x08Prefetch\x12\x1c.hotshard.v1.PrefetchRequest\x1a\x19.hotshard.v1.WarmProgress0\x01\x12G\n\nWarmStatus\x12\x1e.hotshard.v1.WarmStatusRequest\x1a\x19.hotshard.v1.WarmProgress\x12\x35\n\x03Pin\x12\x17.hotshard.v1.PinRequest\x1a\x15.hotshard.v1.PinReply\x12\x37\n\x05Unpin\x12\x17.hotshard.v1.PinRequest\x1a\x15.hotshard.v1.PinReply\x12;\n\x05\x45vict\x12\x19.hotshard.v1.EvictRequest\x1a\x17.hotshard.v1.EvictReply\x12J\n\nInvalidate\x12\x1e.hotshard.v1.InvalidateRequest\x1a\x1c.hotshard.v1.InvalidateReply\x12>\n\x06Status\x12\x1a.hotshard.v1.StatusRequest\x1a\x18.hotshard.v1.StatusReply\x12\x41\n\x07\x45xplain\x12\x1b.hotshard.v1.ExplainRequest\x1a\x19.hotshard.v1.ExplainReply\x12\x41\n\x07Members\x12\x1b.hotshard.v1.MembersRequest\x1a\x19.hotshard.v1.MembersReply\x12H\n\x0cWatchMembers\x12\x1b.hotshard.v1.MembersRequest\x1a\x19.hotshard.v1.MembersReply0\x01\x12>\n\x06Locate\x12\x1a.hotshard.v1.LocateRequest\x1a\x18.hotshard.v1.LocateReply\x12\x38\n\x04Meet\x12\x18.hotshard.v1.MeetRequest\x1a\x16.hotshard.v1.MeetReply\x12;\n\x05Offer\x12\x19.hotshard.v1.OfferRequest\x1a\x17.hotshard.v1.OfferReplyb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -51,33 +51,33 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_EXPLAINREQUEST']._serialized_start=431
   _globals['_EXPLAINREQUEST']._serialized_end=460
   _globals['_SHARDEXPLANATION']._serialized_start=463
-  _globals['_SHARDEXPLANATION']._serialized_end=673
-  _globals['_EXPLAINREPLY']._serialized_start=676
-  _globals['_EXPLAINREPLY']._serialized_end=854
-  _globals['_MEMBERSREQUEST']._serialized_start=856
-  _globals['_MEMBERSREQUEST']._serialized_end=892
-  _globals['_SLOTTABLE']._serialized_start=894
-  _globals['_SLOTTABLE']._serialized_end=962
-  _globals['_MEMBERSREPLY']._serialized_start=965
-  _globals['_MEMBERSREPLY']._serialized_end=1121
-  _globals['_LOCATEREQUEST']._serialized_start=1123
-  _globals['_LOCATEREQUEST']._serialized_end=1200
-  _globals['_LOCATEDSHARD']._serialized_start=1202
-  _globals['_LOCATEDSHARD']._serialized_end=1299
-  _globals['_LOCATEREPLY']._serialized_start=1302
-  _globals['_LOCATEREPLY']._serialized_end=1516
-  _globals['_TERMS']._serialized_start=1518
-  _globals['_TERMS']._serialized_end=1596
-  _globals['_MEETREQUEST']._serialized_start=1598
-  _globals['_MEETREQUEST']._serialized_end=1679
-  _globals['_MEETREPLY']._serialized_start=1681
-  _globals['_MEETREPLY']._serialized_end=1782
-  _globals['_OFFEREDSHARD']._serialized_start=1784
-  _globals['_OFFEREDSHARD']._serialized_end=1854
-  _globals['_OFFERREQUEST']._serialized_start=1856
-  _globals['_OFFERREQUEST']._serialized_end=1913
-  _globals['_OFFERREPLY']._serialized_start=1915
-  _globals['_OFFERREPLY']._serialized_end=1970
-  _globals['_CACHE']._serialized_start=1973
-  _globals['_CACHE']._serialized_end=3077
+  _globals['_SHARDEXPLANATION']._serialized_end=734
+  _globals['_EXPLAINREPLY']._serialized_start=737
+  _globals['_EXPLAINREPLY']._serialized_end=915
+  _globals['_MEMBERSREQUEST']._serialized_start=917
+  _globals['_MEMBERSREQUEST']._serialized_end=953
+  _globals['_SLOTTABLE']._serialized_start=955
+  _globals['_SLOTTABLE']._serialized_end=1023
+  _globals['_MEMBERSREPLY']._serialized_start=1026
+  _globals['_MEMBERSREPLY']._serialized_end=1182
+  _globals['_LOCATEREQUEST']._serialized_start=1184
+  _globals['_LOCATEREQUEST']._serialized_end=1261
+  _globals['_LOCATEDSHARD']._serialized_start=1263
+  _globals['_LOCATEDSHARD']._serialized_end=1360
+  _globals['_LOCATEREPLY']._serialized_start=1363
+  _globals['_LOCATEREPLY']._serialized_end=1577
+  _globals['_TERMS']._serialized_start=1579
+  _globals['_TERMS']._serialized_end=1657
+  _globals['_MEETREQUEST']._serialized_start=1659
+  _globals['_MEETREQUEST']._serialized_end=1740
+  _globals['_MEETREPLY']._serialized_start=1742
+  _globals['_MEETREPLY']._serialized_end=1843
+  _globals['_OFFEREDSHARD']._serialized_start=1845
+  _globals['_OFFEREDSHARD']._serialized_end=1915
+  _globals['_OFFERREQUEST']._serialized_start=1917
+  _globals['_OFFERREQUEST']._serialized_end=1974
+  _globals['_OFFERREPLY']._serialized_start=1976
+  _globals['_OFFERREPLY']._serialized_end=2031
+  _globals['_CACHE']._serialized_start=2034
+  _globals['_CACHE']._serialized_end=3138
 # @@protoc_insertion_point(module_scope)

@@ -234,6 +234,9 @@ class ShardExplanation(_message.Message):
     SLOT_FIELD_NUMBER: _builtins.int
     OWNERS_FIELD_NUMBER: _builtins.int
     PREVIOUS_OWNERS_FIELD_NUMBER: _builtins.int
+    AWAY_OWNERS_FIELD_NUMBER: _builtins.int
+    PRESENT_BLOCKS_FIELD_NUMBER: _builtins.int
+    BLOCKS_FIELD_NUMBER: _builtins.int
     index: _builtins.int
     digest: _builtins.str
     """hex; the file's name"""
@@ -248,6 +251,7 @@ class ShardExplanation(_message.Message):
     """false: will be checked on its next use"""
     slot: _builtins.int
     """in a cluster: its place in the table of owners"""
+    blocks: _builtins.int
     @_builtins.property
     def owners(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """ids, best first"""
@@ -255,6 +259,14 @@ class ShardExplanation(_message.Message):
     @_builtins.property
     def previous_owners(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """who is asked as well, since a change not long ago"""
+
+    @_builtins.property
+    def away_owners(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """whose slot it is, and who cannot be asked now"""
+
+    @_builtins.property
+    def present_blocks(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """of a partial shard: pairs, from the first to the last one"""
 
     def __init__(
         self,
@@ -270,10 +282,13 @@ class ShardExplanation(_message.Message):
         slot: _builtins.int = ...,
         owners: _abc.Iterable[_builtins.str] | None = ...,
         previous_owners: _abc.Iterable[_builtins.str] | None = ...,
+        away_owners: _abc.Iterable[_builtins.str] | None = ...,
+        present_blocks: _abc.Iterable[_builtins.int] | None = ...,
+        blocks: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["digest", b"digest", "index", b"index", "owners", b"owners", "path", b"path", "pinned", b"pinned", "present_bytes", b"present_bytes", "previous_owners", b"previous_owners", "size_bytes", b"size_bytes", "slot", b"slot", "state", b"state", "verified", b"verified"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["away_owners", b"away_owners", "blocks", b"blocks", "digest", b"digest", "index", b"index", "owners", b"owners", "path", b"path", "pinned", b"pinned", "present_blocks", b"present_blocks", "present_bytes", b"present_bytes", "previous_owners", b"previous_owners", "size_bytes", b"size_bytes", "slot", b"slot", "state", b"state", "verified", b"verified"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

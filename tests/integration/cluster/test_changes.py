@@ -59,7 +59,7 @@ def test_a_rolling_restart_under_load_hardly_touches_the_origin(start_fleet):
 def owned(servers, expected):
     """What each of these owns of some objects, by the name of the server."""
     ids = {server.cluster()["me"]["id"]: server.name for server in servers}
-    found = {server.name: {} for server in servers}
+    found: dict[str, dict[str, str]] = {server.name: {} for server in servers}
     with Operator(servers[0].grpc) as operator:
         for uri in expected:
             first = operator.explain(uri).shards[0].owners[0]

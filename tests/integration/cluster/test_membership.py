@@ -11,6 +11,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import grpc
 import pytest
@@ -137,7 +138,8 @@ class Weightless(cache_pb2_grpc.CacheServicer):
 
 def serve_meetings(address, stack):
     server = grpc.server(ThreadPoolExecutor(2))
-    cache_pb2_grpc.add_CacheServicer_to_server(Weightless(), server)
+    kind: Any = Weightless
+    cache_pb2_grpc.add_CacheServicer_to_server(kind(), server)
     assert server.add_insecure_port(address)
     server.start()
     stack.callback(server.stop, 0)
@@ -242,7 +244,11 @@ def test_what_the_command_line_says(trio):
     assert "sealed" in states
     assert "with the owners:" in hotshard_command(trio.servers[0], "explain", uri)
 
+    gone = trio.cluster(2)["me"]["id"]
     trio.servers[2].kill()
     document = json.loads(hotshard_command(trio.servers[0], "status", "--json"))["cluster"]
     assert sorted(m["reachable"] for m in document["members"]) == [False, True, True]
+    eventually(lambda: trio.cluster(0)["members"] == {"ready": 2, "lost": 1})
+    said = (hotshard_command(trio.servers[0], "explain", uri) for uri in trio.objects)
+    assert any(f"{gone[:8]} (lost)" in text for text in said)
     assert "no cluster" in hotshard_command(trio.stranger, "members")

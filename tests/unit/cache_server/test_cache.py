@@ -309,6 +309,7 @@ async def test_explain_says_where_things_are(tmp_path):
         explained = await world.cache.explain(uri)
         assert [s.state for s in explained.shards] == ["absent", "partial"]
         assert explained.shards[1].present_bytes == BLOCK
+        assert explained.shards[1].present == [range(3, 4)]
         assert explained.last_miss
         await world.cache.make_resident(world.origin.info(uri))
         explained = await world.cache.explain(uri)

@@ -113,6 +113,22 @@ async def test_explain_adds_owners(town):
     a = town.members["a"]
     assert shard.slot == a.view.table.slot(digest)
     assert list(shard.owners) == [p.id for p in a.owners(digest)]
+    assert list(shard.away_owners) == []
+
+
+async def test_explain_says_which_owners_are_away(town):
+    a = town.members["a"]
+    digests = [shard_digest(INFO.uri, INFO.version, index) for index in range(50)]
+    digest = next(d for d in digests if a.view.table.owners(d)[0] != "a")
+    gone = a.view.table.owners(digest)[0]
+    town.kill(gone)
+    while gone not in a.view.away:
+        a.suspect(gone)
+        await asyncio.sleep(0.01)
+    reply = pb.ExplainReply(shards=[pb.ShardExplanation(digest=digest.hex())])
+    (shard,) = answers(town).explain(reply).shards
+    assert list(shard.away_owners) == [gone]
+    assert gone not in shard.owners
 
 
 async def test_status(town):

@@ -62,5 +62,11 @@ def test_it_never_stays_open_for_ever(events):
         if event == "wait":
             now += 1.0
         elif breaker.allows(now):
-            {"ok": breaker.succeeded, "fail": breaker.failed}.get(event, breaker.cancelled)(now)
+            match event:
+                case "ok":
+                    breaker.succeeded(now)
+                case "fail":
+                    breaker.failed(now)
+                case _:
+                    breaker.cancelled(now)
     assert breaker.allows(now + 60.0)

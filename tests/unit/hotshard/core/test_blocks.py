@@ -1,8 +1,10 @@
+from itertools import pairwise
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hotshard.core.blocks import Geometry, shard_digest
+from hotshard.core.blocks import Geometry, runs, shard_digest
 
 geometries = st.builds(
     lambda block, factor: Geometry(shard_bytes=block * factor, block_bytes=block),
@@ -48,6 +50,13 @@ def test_an_empty_object_has_one_empty_shard():
 def test_sizes_that_do_not_divide_are_refused(shard, block):
     with pytest.raises(ValueError, match="multiple"):
         Geometry(shard_bytes=shard, block_bytes=block)
+
+
+@given(st.integers(0, 1 << 70))
+def test_runs_are_the_set_bits(bits):
+    found = runs(bits)
+    assert [i for run in found for i in run] == [i for i in range(71) if bits >> i & 1]
+    assert all(one.stop < two.start for one, two in pairwise(found))
 
 
 def test_golden_digests():

@@ -29,6 +29,8 @@ SETTLE_S = 0.1
 MEET_S = 5.0
 """Between two meetings with a member, in a cluster of up to 100; beyond, twenty a second are met."""
 MEET_EACH_S = 0.05
+DRAINING_S = 1.0
+"""Between two meetings with a member that leaves: it is gone soon, and should be known to be."""
 SILENT_S = 0.5
 SILENT_S_MAX = 10.0
 """Between two tries to meet who does not answer; doubles from the one to the other."""
@@ -198,18 +200,20 @@ class Membership:
         """Meet who is at an address, again and again."""
         silences = 0
         while True:
-            answered = await self._meet(address)
+            met = await self._meet(address)
             self._tried.add(address)
             others = {candidate.address for candidate in self._roster.addresses}
             if self._tried >= others:
                 self._met_all.set()
             if address not in others:
                 return  # it is our own
-            silences = 0 if answered else silences + 1
-            if silences:
-                wait_s = min(SILENT_S_MAX, SILENT_S * 2.0 ** min(silences - 1, 10))
+            if met is None:
+                wait_s = min(SILENT_S_MAX, SILENT_S * 2.0 ** min(silences, 10))
+                silences += 1
             else:
-                wait_s = max(MEET_S, MEET_EACH_S * len(self._calls))
+                usual_s = DRAINING_S if met.state is State.DRAINING else MEET_S
+                wait_s = max(usual_s, MEET_EACH_S * len(self._calls))
+                silences = 0
             await self._called(address, wait_s * (0.75 + self._tools.random_unit() / 2))
 
     async def _called(self, address: str, wait_s: float) -> None:
@@ -227,14 +231,15 @@ class Membership:
         if address in self._calls:
             self._calls[address].set()
 
-    async def _meet(self, address: str) -> bool:
-        """One meeting; whether it answered, and is a member."""
+    async def _meet(self, address: str) -> Member | None:
+        """One meeting; who it was, if it answered and is a member."""
         tools, roster = self._tools, self._roster
+        met: Member | None = None
         try:
             async with self._meetings:
                 member, terms = await tools.meeter.meet(address, roster.me, roster.terms)
             before = self._roster.members()
-            roster.met(address, member, terms, tools.clock())
+            met = roster.met(address, member, terms, tools.clock())
         except Silent as silent:
             log.debug("nobody answers: %s", silent)
             outcome = "silent"
@@ -251,10 +256,10 @@ class Membership:
             self._complaints.pop(address, None)
             if before == self._roster.members():
                 tools.events.meeting(outcome)
-                return True
+                return met
         tools.events.meeting(outcome)
         self._changed.set()
-        return outcome == "ok"
+        return met
 
     def _refuse(self, where: str, refused: Refused) -> None:
         self._tools.events.refused(refused.refusal)

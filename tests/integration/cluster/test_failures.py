@@ -44,10 +44,10 @@ def test_a_server_is_killed_in_the_middle_of_a_read_load(start_fleet):
     mine = {uri: expected[uri] for uri in sorted(expected)[::2]}
     assert read_all([victim], mine).problems() == []  # so that it has something to lose
     with reading(others, expected, each=4 if FULL else 1) as load:
-        time.sleep(10 if FULL else 2)
+        time.sleep(10 if FULL else 1)
         killed = time.monotonic()
         victim.kill()
-        time.sleep(15 if FULL else 3)
+        time.sleep(15 if FULL else 2)
     assert load.problems() == []
     recovered_s = load.recovered_s(killed, max(0.05, 3 * load.p99_s(until=killed)))
     print(f"killed: {told(load, killed)}, recovered after {recovered_s:.2f} s")

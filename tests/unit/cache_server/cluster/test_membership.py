@@ -16,7 +16,7 @@ DIGESTS = [bytes([i]) + bytes(15) for i in range(256)]
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
     """Real time, in smaller units."""
-    for name in ("SETTLE_S", "MEET_S", "SILENT_S", "CALL_S"):
+    for name in ("SETTLE_S", "MEET_S", "DRAINING_S", "SILENT_S", "CALL_S"):
         monkeypatch.setattr(module, name, 0.02)
     monkeypatch.setattr(module, "SILENT_S_MAX", 0.1)
     monkeypatch.setattr(module, "MEET_EACH_S", 0.001)
@@ -75,6 +75,16 @@ async def test_a_suspect_is_met_at_once(town, monkeypatch):
     a.suspect("nobody")
     town.kill("c")
     a.suspect("c")
+    await sees(a, a="ready", b="ready", c="lost")
+
+
+async def test_who_drains_is_met_often_so_that_its_end_is_known(town, monkeypatch):
+    await town.ready("a", "b", "c")
+    monkeypatch.setattr(module, "MEET_S", 3600.0)
+    a = town.members["a"]
+    await town.members["c"].become(State.DRAINING)
+    await sees(a, a="ready", b="ready", c="draining")
+    town.kill("c")
     await sees(a, a="ready", b="ready", c="lost")
 
 

@@ -3,6 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 ARGS ?=
 KEEP ?=
+PYTEST := $(BIN)/pytest --numprocesses 2 --dist loadfile
 
 .PHONY: help setup demo test check bench protos fmt clean
 
@@ -17,7 +18,7 @@ demo:  ## The main job on this machine: S3, cache, two epochs (KEEP=1 stays up)
 	@$(BIN)/hotshard demo $(if $(KEEP),--keep) $(ARGS)
 
 test: setup  ## The tests (ARGS="-k store" picks some)
-	@$(BIN)/pytest $(ARGS)
+	@$(PYTEST) $(ARGS)
 
 check: setup  ## The whole gate: lint, format, types, imports, protos, tests
 	$(BIN)/ruff check
@@ -25,7 +26,7 @@ check: setup  ## The whole gate: lint, format, types, imports, protos, tests
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python .ci/protos.py --check
-	$(BIN)/pytest
+	$(PYTEST)
 
 bench: setup  ## A benchmark suite against its limits (ARGS="run local")
 	@$(PYTHON) .ci/bootstrap.py .venv dev bench

@@ -14,7 +14,8 @@ import pytest
 
 from hotshard.csi import keeper as program
 from hotshard.csi.keeper_line import KeeperLine, NoKeeper, Refused
-from support.kubernetes_node import KubernetesNode, until
+from support.kubernetes_node import KubernetesNode
+from support.waiting import until
 
 AT = 8
 

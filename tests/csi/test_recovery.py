@@ -12,8 +12,9 @@ import pytest
 
 from hotshard.csi.keeper_line import KeeperLine
 from hotshard.mount import device
-from support.kubernetes_node import KubernetesNode, until
+from support.kubernetes_node import KubernetesNode
 from support.mounts import FULL
+from support.waiting import until
 
 READER = """
 import mmap, os, random, sys, time

@@ -12,7 +12,8 @@ import hotshard
 from hotshard.csi import figures
 from hotshard.csi.keeper_line import KeeperLine
 from hotshard.v1 import csi_pb2
-from support.kubernetes_node import KubernetesNode, until
+from support.kubernetes_node import KubernetesNode
+from support.waiting import until
 
 MANY = csi_pb2.VolumeCapability.AccessMode.MULTI_NODE_READER_ONLY
 

@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from hotshard.cli.cache_process import CacheProcess
-from support.mounts import FULL
+from support.mounts import FULL, children, running
+from support.waiting import until
 
 READER = """
 import hashlib, mmap, os, random, sys, time
@@ -198,11 +199,17 @@ def test_open_files_and_directories_survive_a_restart(mount, source):
 
 
 def _keeper_started_by(reader: int) -> int:
-    for _ in range(1000):
-        for word in Path(f"/proc/{reader}/task/{reader}/children").read_text().split():
-            with contextlib.suppress(OSError):
-                if b"hotshard.mount.keeper" in Path(f"/proc/{word}/cmdline").read_bytes():
-                    time.sleep(0.5)  # until it watches: killed before, nobody would know
-                    return int(word)
-        time.sleep(0.01)
-    raise AssertionError("no new keeper")
+    def watching() -> int:
+        """The new keeper, once it watches the reader: killed before, nobody would know of the reader."""
+        pid = running(b"hotshard.mount.keeper", children(reader))
+        held = os.listdir(f"/proc/{pid}/fd") if pid else []
+        return pid if any(_is_pidfd(pid, fd) for fd in held) else 0
+
+    return until(watching, "a new keeper")
+
+
+def _is_pidfd(pid: int, fd: str) -> bool:
+    try:
+        return "pidfd" in os.readlink(f"/proc/{pid}/fd/{fd}")
+    except FileNotFoundError:
+        return False

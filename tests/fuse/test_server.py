@@ -17,6 +17,7 @@ import pytest
 from moto.server import ThreadedMotoServer
 
 from hotshard.cli.cache_process import CacheProcess
+from support.waiting import until
 
 RND = random.Random(3)
 
@@ -189,7 +190,7 @@ def test_without_a_cache_server_reads_fail_after_a_bounded_wait_and_can_be_kille
     assert caught.value.errno == errno.EIO
     assert time.monotonic() - started < 6
     reading = subprocess.Popen(["cat", str(mounted / "y")])
-    time.sleep(0.3)
+    until(lambda: "request" in Path(f"/proc/{reading.pid}/wchan").read_text(), "cat to wait")
     started = time.monotonic()
     reading.kill()
     reading.wait(timeout=2)

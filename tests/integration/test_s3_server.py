@@ -15,12 +15,12 @@ from hotshard.cli.s3_server import S3ServerError, SeaweedS3
 from support import s3 as support_s3
 
 _CHILD = """
-import sys, time
+import sys
 from hotshard.cli.s3_server import SeaweedS3
 server = SeaweedS3()
 server.start()
 print(server.pid, flush=True)
-time.sleep(600)
+sys.stdin.read()
 """
 
 
@@ -34,7 +34,9 @@ def test_it_wants_signed_requests(s3: SeaweedS3) -> None:
 
 
 def test_it_dies_with_its_parent() -> None:
-    with subprocess.Popen([sys.executable, "-c", _CHILD], stdout=subprocess.PIPE) as parent:
+    with subprocess.Popen(
+        [sys.executable, "-c", _CHILD], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as parent:
         assert parent.stdout
         pid = int(parent.stdout.readline())
         watched = os.pidfd_open(pid)

@@ -5,6 +5,7 @@ import json
 import os
 import pty
 import re
+import select
 import struct
 import subprocess
 import sys
@@ -47,14 +48,15 @@ class Terminal:
         self.raw = ""
 
     def shows(self, text, limit_s=20.0):
-        os.set_blocking(self.master, False)
         deadline = time.monotonic() + limit_s
         while text not in ESCAPE.sub("", self.raw):
             assert time.monotonic() < deadline, ESCAPE.sub("", self.raw)
-            try:
-                self.raw += os.read(self.master, 65536).decode(errors="replace")
-            except BlockingIOError:
-                time.sleep(0.02)
+            self._read()
+
+    def _read(self):
+        """What it writes, if it writes something soon."""
+        if select.select([self.master], [], [], 0.1)[0]:
+            self.raw += os.read(self.master, 65536).decode(errors="replace")
 
     def press(self, keys):
         os.write(self.master, keys)
@@ -63,10 +65,7 @@ class Terminal:
         deadline = time.monotonic() + 10
         while self.process.poll() is None:
             assert time.monotonic() < deadline
-            try:
-                self.raw += os.read(self.master, 65536).decode(errors="replace")
-            except BlockingIOError:
-                time.sleep(0.02)
+            self._read()
         return self.process.returncode
 
     def close(self):

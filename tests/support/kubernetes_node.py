@@ -16,10 +16,8 @@ import subprocess
 import sys
 import tempfile
 import threading
-import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 from urllib.request import urlopen
 
 import grpc
@@ -29,9 +27,9 @@ from hotshard.csi.options import DriverOptions
 from hotshard.mount import device
 from hotshard.v1 import csi_pb2, csi_pb2_grpc, pluginregistration_pb2, pluginregistration_pb2_grpc
 from support.mounts import LIFETIME_S
+from support.waiting import until
 
 NODE = "node-1"
-T = TypeVar("T")
 _MS_BIND, _MS_REC, _MS_SHARED = 4096, 16384, 1 << 20
 _mode = csi_pb2.VolumeCapability.AccessMode
 
@@ -245,17 +243,6 @@ def publish_request(
             access_mode=_mode(mode=access_mode),  # type: ignore[arg-type]
         ),
     )
-
-
-def until(found: Callable[[], T], what: str, timeout_s: float = 30.0) -> T:
-    """Wait for something that is true."""
-    give_up = time.monotonic() + timeout_s
-    while time.monotonic() < give_up:
-        value = found()
-        if value:
-            return value
-        time.sleep(0.01)
-    raise AssertionError(f"waited {timeout_s:g} s for {what}")
 
 
 def _inode(path: str) -> int:

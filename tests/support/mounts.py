@@ -4,7 +4,7 @@ import contextlib
 import os
 import signal
 import threading
-import time
+from collections.abc import Iterable
 from pathlib import Path
 from urllib.request import urlopen
 
@@ -12,11 +12,30 @@ from hotshard.cli.cache_process import free_ports
 from hotshard.mount import device
 from hotshard.mount.command import mount
 from hotshard.mount.config import parse_options
+from support.waiting import until
 
 FULL = os.environ.get("HOTSHARD_TEST_SCALE") == "1"
 LIFETIME_S = (
     550.0 if FULL else 110.0
 )  # below pytest's own limit, so that nothing hangs in the kernel
+
+
+def children(pid: int) -> list[int]:
+    """Processes that a process has started."""
+    try:
+        text = Path(f"/proc/{pid}/task/{pid}/children").read_text()
+    except OSError:
+        return []
+    return [int(word) for word in text.split()]
+
+
+def running(program: bytes, pids: Iterable[int]) -> int:
+    """Which of these processes runs a program; 0: none does."""
+    for pid in pids:
+        with contextlib.suppress(OSError):
+            if program in Path(f"/proc/{pid}/cmdline").read_bytes():
+                return pid
+    return 0
 
 
 class Mounted:
@@ -45,24 +64,13 @@ class Mounted:
         """Let everything that waits for the mount fail."""
         device.abort(self.device)
 
-    def reader(self, timeout_s: float = 10.0) -> int:
+    def reader(self) -> int:
         """The pid of the reader that serves now."""
-        give_up = time.monotonic() + timeout_s
-        while time.monotonic() < give_up:
-            for pid in self.children():
-                with contextlib.suppress(OSError):
-                    if b"hotshard.mount.reader" in Path(f"/proc/{pid}/cmdline").read_bytes():
-                        return pid
-            time.sleep(0.005)
-        raise AssertionError("no reader")
+        return until(lambda: running(b"hotshard.mount.reader", self.children()), "a reader", 10)
 
     def children(self) -> list[int]:
         """Processes the keeper has started."""
-        try:
-            text = Path(f"/proc/{self.keeper}/task/{self.keeper}/children").read_text()
-        except OSError:
-            return []
-        return [int(word) for word in text.split()]
+        return children(self.keeper)
 
     def kill_reader(self) -> int:
         """kill -9; gives its pid."""

@@ -2,11 +2,16 @@
 
 import time
 from collections.abc import Callable
+from typing import TypeVar
+
+T = TypeVar("T")
+PERIOD_S = 0.02
 
 
-def until(condition: Callable[[], object], limit_s: float = 30.0) -> None:
-    """Come back when it holds; fail when that takes too long."""
+def until(found: Callable[[], T], what: str = "it", limit_s: float = 30.0) -> T:
+    """What `found` returns as soon as that is true; fails when it takes too long."""
     deadline = time.monotonic() + limit_s
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen"
-        time.sleep(0.05)
+    while not (value := found()):
+        assert time.monotonic() < deadline, f"waited {limit_s:g} s for {what}"
+        time.sleep(PERIOD_S)
+    return value

@@ -91,7 +91,7 @@ async def test_a_dead_heir_keeps_nobody():
 async def test_an_offer_ends_in_time():
     class Hanging(Peers):
         async def offer(self, peer, shards, limit_s):
-            await asyncio.sleep(3600)
+            await asyncio.Event().wait()
 
     async def used_last(_):
         return [key("a")]

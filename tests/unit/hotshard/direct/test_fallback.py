@@ -2,7 +2,6 @@
 
 import os
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -11,6 +10,7 @@ import hotshard
 from hotshard import aio
 from hotshard.options import ConnectOptions
 from support.fake_server import FakeServer, FakeStore
+from support.waiting import until
 
 FAST: ConnectOptions = {"direct_after_s": 0.3, "reconnect_s": 5.0}
 
@@ -28,13 +28,6 @@ def store(tmp_path: Path, uri: str) -> FakeStore:
     store = FakeStore(tmp_path / "store")
     store.put(uri, b"from the server")
     return store
-
-
-def until(condition: Callable[[], bool], timeout_s: float = 10.0) -> None:
-    give_up = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < give_up
-        time.sleep(0.02)
 
 
 def test_reads_go_to_the_origin_and_back(tmp_path: Path, uri: str, store: FakeStore, caplog):

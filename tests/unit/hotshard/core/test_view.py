@@ -1,3 +1,4 @@
+import functools
 from dataclasses import replace
 
 from hypothesis import given, settings
@@ -18,6 +19,7 @@ def members(count: int, **states: State) -> tuple[Member, ...]:
     )
 
 
+@functools.cache
 def table(count: int):
     return build({f"m{i}": 100 for i in range(count)}, slots=SLOTS_MIN)
 

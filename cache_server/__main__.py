@@ -7,7 +7,10 @@ import sys
 from collections.abc import Sequence
 from importlib.metadata import version
 
-import uvloop
+try:
+    import uvloop
+except ModuleNotFoundError:
+    sys.exit("hotshard: the server is not installed: pip install 'hotshard[server]'")
 
 from cache_server import logs
 from cache_server.config import ServerConfig, load

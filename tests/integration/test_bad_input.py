@@ -210,6 +210,18 @@ def run_server(*arguments, **environment):
     )
 
 
+def test_without_the_extra_it_says_what_to_install():
+    without = "import runpy, sys; sys.modules['uvloop'] = None; "
+    program = without + "runpy.run_module('cache_server', run_name='__main__')"
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=False, timeout=30
+    )
+    assert done.returncode == 1
+    assert done.stderr == (
+        "hotshard: the server is not installed: pip install 'hotshard[server]'\n"
+    )
+
+
 def test_a_configuration_with_three_mistakes_names_all_three(tmp_path):
     config = tmp_path / "bad.yaml"
     config.write_text(

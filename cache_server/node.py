@@ -143,13 +143,7 @@ class Node:
             entries_max=config.metadata_entries,
             dataset_of=dataset_namer(prefixes),
         )
-        transient = Transient(
-            await self._transient_bytes(),
-            geometry=geometry,
-            slots=slots,
-            spawn=tasks.spawn,
-            on_bytes=metrics.reads.moved,
-        )
+        transient = await self._transient(geometry, slots, metrics)
         tools = FillTools(store, slots, geometry, tasks.spawn, metrics.fill, metrics.reads.moved)
         cache = Cache(table, catalog, transient, tools, metrics)
         warmer = Warmer(cache, tasks.spawn)
@@ -322,13 +316,21 @@ class Node:
             },
         )
 
-    async def _transient_bytes(self) -> int:
-        """What of the memory budget is left for serving without disk."""
+    async def _transient(
+        self, geometry: Geometry, slots: FetchSlots, metrics: Metrics
+    ) -> Transient:
+        """What serves without disk, with what the fetches leave of the memory budget."""
         config = self._config
         budget = config.memory_bytes
         if budget is None:
             budget = await asyncio.to_thread(read_auto_memory_bytes)
-        return max(config.block_bytes, budget - config.fetch.concurrency * FETCH_BUFFER_BYTES)
+        return Transient(
+            max(config.block_bytes, budget - config.fetch.concurrency * FETCH_BUFFER_BYTES),
+            geometry=geometry,
+            slots=slots,
+            spawn=self._spawn,
+            on_bytes=metrics.reads.moved,
+        )
 
 
 def _uids(uids: tuple[int, ...] | None) -> frozenset[int] | None:

@@ -91,6 +91,10 @@ class PeerMetrics:
         )
         self._reports: dict[str, PeerReport] = {}
         self._gone_bytes: Counts[str] = Counts()  # zone -> received from members that have left
+        self._begin_at_zero()
+
+    def _begin_at_zero(self) -> None:
+        """Make every series whose labels are known, so that a rate sees its first event."""
         for path in PATHS:
             self._seconds.labels(path)
             for outcome in PEER_OUTCOMES:

@@ -2,7 +2,7 @@
 
 import click
 
-from hotshard.calls import Money
+from hotshard.calls import Money, ServerStatus
 from hotshard.cli import cluster, output
 from hotshard.cli.session import Session
 
@@ -81,6 +81,17 @@ def status(session: Session, counters: bool, alone: bool, as_json: bool) -> None
     )
     if everybody is not None:
         cluster.print_status(*everybody)
+    _print_disks(found)
+    _print_datasets(found)
+    if counters:
+        output.print_table(
+            ("counter", "value"),
+            [(name, f"{value:g}") for name, value in sorted(found.counters.items())],
+            right=("value",),
+        )
+
+
+def _print_disks(found: ServerStatus) -> None:
     output.print_table(
         ("cache dir", "state", "used", "capacity", "sealed", "partial", "detail"),
         [
@@ -97,6 +108,9 @@ def status(session: Session, counters: bool, alone: bool, as_json: bool) -> None
         ],
         right=("used", "capacity", "sealed", "partial"),
     )
+
+
+def _print_datasets(found: ServerStatus) -> None:
     output.print_table(
         ("dataset", "state", "shards", "cached", "streamed"),
         [
@@ -111,12 +125,6 @@ def status(session: Session, counters: bool, alone: bool, as_json: bool) -> None
         ],
         right=("shards", "cached", "streamed"),
     )
-    if counters:
-        output.print_table(
-            ("counter", "value"),
-            [(name, f"{value:g}") for name, value in sorted(found.counters.items())],
-            right=("value",),
-        )
 
 
 def _saved(money: Money) -> str:

@@ -72,8 +72,11 @@ class Catalog:
         self._paged_entries = 0
         # A question that another member has passed on never waits for one that we have passed on: the
         # two could wait for each other.
-        self._stats: Flights[tuple[str, bool], ObjectInfo] = Flights(spawn)
-        self._lists: Flights[tuple[_PageKey, bool], ListPage] = Flights(spawn)
+        self._stats: Flights[tuple[str, bool, int], ObjectInfo] = Flights(spawn)
+        self._lists: Flights[tuple[_PageKey, bool, int], ListPage] = Flights(spawn)
+        # How often something was forgotten. A question from before may have an answer from before: nobody
+        # joins it any more, and its answer is not kept.
+        self._epoch = 0
 
     def fresh(self, uri: str) -> tuple[ObjectInfo, float] | None:
         """What is known of the object and for how many seconds; None: it must be asked for."""
@@ -124,7 +127,7 @@ class Catalog:
             if entry.info is None and entry.expires_s > self._clock():
                 raise NotFound(f"{uri}: no such object", uri=uri)
         return await self._stats.join(
-            (uri, forwarded), lambda: self._ask(mounted, uri, forwarded=forwarded)
+            (uri, forwarded, self._epoch), lambda: self._ask(mounted, uri, forwarded=forwarded)
         )
 
     async def stat_many(self, uris: Sequence[str]) -> list[ObjectInfo | HotshardError]:
@@ -183,6 +186,7 @@ class Catalog:
 
     def forget(self, uri: str) -> int:
         """Drop what is known of an object, or of all below a prefix; return how many descriptions."""
+        self._epoch += 1
         pages = [k for k in self._pages if k[0].startswith(uri) or uri.startswith(k[0])]
         for key in pages:
             self._drop_page(key)
@@ -194,10 +198,11 @@ class Catalog:
         return len(below)
 
     async def _ask(self, mounted: Mounted, uri: str, *, forwarded: bool) -> ObjectInfo:
+        epoch = self._epoch
         try:
             info = await mounted.for_asker(forwarded=forwarded).stat(uri)
         except NotFound:
-            self._learn(uri, None, NEGATIVE_TTL_S)
+            self._learn(uri, None, NEGATIVE_TTL_S, epoch)
             raise
         except OriginUnavailable:
             if mounted.strict:
@@ -206,9 +211,9 @@ class Catalog:
             if stale is None:
                 raise
             log.warning("origin away: serving what is known of %s", uri)
-            self._learn(uri, stale, RETRY_STALE_S)
+            self._learn(uri, stale, RETRY_STALE_S, epoch)
             return stale
-        self._learn(uri, info, mounted.freshness_s)
+        self._learn(uri, info, mounted.freshness_s, epoch)
         return info
 
     async def _origin_page(self, mounted: Mounted, key: _PageKey, *, forwarded: bool) -> ListPage:
@@ -217,14 +222,18 @@ class Catalog:
             self._pages.move_to_end(key)
             return cached.page
         return await self._lists.join(
-            (key, forwarded), lambda: self._ask_page(mounted, key, forwarded=forwarded)
+            (key, forwarded, self._epoch),
+            lambda: self._ask_page(mounted, key, forwarded=forwarded),
         )
 
     async def _ask_page(self, mounted: Mounted, key: _PageKey, *, forwarded: bool) -> ListPage:
         prefix, recursive, token = key
+        epoch = self._epoch
         page = await mounted.for_asker(forwarded=forwarded).list_page(
             prefix, recursive=recursive, token=token, page_size=ORIGIN_PAGE
         )
+        if epoch != self._epoch:
+            return page
         for info in page.objects:
             self._learn(info.uri, info, mounted.freshness_s)
         self._drop_page(key)
@@ -239,7 +248,12 @@ class Catalog:
         if dropped is not None:
             self._paged_entries -= len(dropped.page.objects) + len(dropped.page.common_prefixes)
 
-    def _learn(self, uri: str, info: ObjectInfo | None, holds_s: float) -> None:
+    def _learn(
+        self, uri: str, info: ObjectInfo | None, holds_s: float, epoch: int | None = None
+    ) -> None:
+        """Believe it for so long, if nothing was forgotten since `epoch`."""
+        if epoch not in (None, self._epoch):
+            return
         now_s = self._clock()
         before, size = self._entries.get(uri), 0 if info is None else info.size
         if before is not None and before.info is not None:

@@ -193,6 +193,41 @@ def test_pages_put_together_are_the_whole_listing(names, page_size, recursive):
     asyncio.run(check())
 
 
+@pytest.mark.parametrize("how", ["stat", "list"])
+async def test_an_answer_that_was_on_its_way_when_it_was_forgotten_is_not_kept(group, how):
+    world = World(group, immutable=True)
+    uri = world.origin.put("a", b"old")
+    asked, let = asyncio.Event(), asyncio.Event()
+    name = "stat" if how == "stat" else "list_page"
+    real = getattr(world.origin, name)
+
+    async def slow(*args, **more):
+        answer = await real(*args, **more)
+        asked.set()
+        await let.wait()
+        return answer
+
+    setattr(world.origin, name, slow)
+
+    async def look():
+        if how == "stat":
+            return (await world.catalog.stat(uri)).version
+        page = await world.catalog.list_page("s3://memory/", recursive=True, token="", page_size=10)
+        return page.objects[0].version
+
+    async with asyncio.TaskGroup() as looking:
+        first = looking.create_task(look())
+        await asked.wait()
+        world.origin.put("a", b"newer")
+        world.catalog.forget(uri)
+        second = looking.create_task(look())
+        await asyncio.sleep(0)
+        let.set()
+    assert (first.result(), second.result()) == ("v1", "v2")
+    assert await look() == "v2"
+    assert (await world.catalog.stat(uri)).version == "v2"
+
+
 async def test_forgetting_an_object_or_a_prefix(group):
     world = World(group)
     uris = [world.origin.put(name, b"1") for name in ("a/1", "a/2", "b/1")]

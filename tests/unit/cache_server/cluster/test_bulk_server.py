@@ -249,7 +249,7 @@ async def test_a_slow_origin_is_told_from_a_dead_member(server):
     waiting = asyncio.get_running_loop().run_in_executor(None, patient)
     while not server.origin.fetching:
         await asyncio.sleep(0.01)
-    await asyncio.sleep(1.2)
+    await asyncio.sleep(1.2)  # for longer than the line waits for a member that says nothing
     server.origin.gate.set()
     reply, seconds = await waiting
     assert reply.status is wire.Status.OK

@@ -38,7 +38,7 @@ def shared(s3, odd_s3, tmp_path_factory):
     name = support_s3.new_bucket(boto)
     origins = [
         {"prefix": f"s3://{name}/", "metadata_ttl_s": 0},
-        {"prefix": "s3://odd-keys/", "endpoint_url": odd_s3, "addressing": "path"},
+        {"prefix": "s3://odd-names/", "endpoint_url": odd_s3, "addressing": "path"},
     ]
     directory = str(tmp_path_factory.mktemp("bad"))
     with CacheProcess(directory, {"origins": origins, "free_space_floor": "64MiB"}) as node:
@@ -110,10 +110,10 @@ def test_bad_addresses_are_refused_with_their_type(cache, bucket, good, uri, err
 )
 def test_odd_keys_work(cache, odd_s3, key):
     boto = boto3.client("s3", endpoint_url=odd_s3, region_name="us-east-1")
-    boto.create_bucket(Bucket="odd-keys")
+    boto.create_bucket(Bucket="odd-names")
     body = content(10 * KIB, 4)
-    boto.put_object(Bucket="odd-keys", Key=key, Body=body)
-    uri = f"s3://odd-keys/{key}"
+    boto.put_object(Bucket="odd-names", Key=key, Body=body)
+    uri = f"s3://odd-names/{key}"
     assert cache.read(uri) == body
     assert cache.stat(uri).size == len(body)
     assert uri in [entry.uri for entry in cache.list(uri[:40])]

@@ -12,6 +12,11 @@ pytestmark = [pytest.mark.timeout(1800 if FULL else 240), pytest.mark.slow]
 NODES = 8 if FULL else 4
 
 
+def goes_on(seconds):
+    """Let a load run: its phases before, during and after something are times, and no conditions."""
+    time.sleep(seconds)
+
+
 def told(load, since, until=float("inf")):
     """The figures of a load before, during and after something."""
     before, during, after = (
@@ -44,10 +49,10 @@ def test_a_server_is_killed_in_the_middle_of_a_read_load(start_fleet):
     mine = {uri: expected[uri] for uri in sorted(expected)[::2]}
     assert read_all([victim], mine).problems() == []  # so that it has something to lose
     with reading(others, expected, each=4 if FULL else 1) as load:
-        time.sleep(10 if FULL else 1)
+        goes_on(10 if FULL else 1)
         killed = time.monotonic()
         victim.kill()
-        time.sleep(15 if FULL else 2)
+        goes_on(15 if FULL else 2)
     assert load.problems() == []
     recovered_s = load.recovered_s(killed, max(0.05, 3 * load.p99_s(until=killed)))
     print(f"killed: {told(load, killed)}, recovered after {recovered_s:.2f} s")
@@ -70,13 +75,13 @@ def test_a_server_is_cut_off(start_fleet, what):
     alone, others = fleet.servers[0], fleet.servers[1:]
     addresses = [s.host.address for s in others] if what == "peers" else [fleet.network.address]
     with reading(fleet.servers, expected, pause_s=0.02) as load:
-        time.sleep(2 if FULL else 0.7)
+        goes_on(2 if FULL else 0.7)
         cut = time.monotonic()
         fleet.network.cut(alone.host, addresses)
-        time.sleep(20 if FULL else 6)
+        goes_on(20 if FULL else 6)
         mended = time.monotonic()
         fleet.network.mend(alone.host, addresses)
-        time.sleep(2)
+        goes_on(2)
     assert load.problems() == []
     total = total_bytes(fleet)
     own, theirs = (fleet.origin_bytes(part) / total for part in ([alone], others))
@@ -102,7 +107,7 @@ def test_a_peer_behind_a_bad_wire(start_fleet):
     bad = fleet.network.worse(slow.host, delay_s=0.2, loss=0.05)
     with reading(fleet.servers[1:], expected, pause_s=0.02) as load, bad:
         began = time.monotonic()
-        time.sleep(30 if FULL else 8)
+        goes_on(30 if FULL else 8)
         ended = time.monotonic()
     assert load.problems() == []
     print(

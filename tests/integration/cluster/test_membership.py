@@ -7,9 +7,9 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from hotshard.bulkline import BulkLine
 from hotshard.cli.cache_process import CacheProcess, free_ports
 from hotshard.core import bulkwire as wire
 from hotshard.v1 import cache_pb2, cache_pb2_grpc
+from support.waiting import until
 
 pytestmark = [pytest.mark.timeout(240), pytest.mark.slow]
 OBJECT_BYTES = 300_000
@@ -82,7 +83,7 @@ class Trio:
     def start(self):
         for server in (*self.servers, self.stranger):
             server.launch()
-        eventually(lambda: all(server.ready() for server in (*self.servers, self.stranger)))
+        until(lambda: all(server.ready() for server in (*self.servers, self.stranger)))
 
     def refused(self, reason):
         return self.total(f'hotshard_members_refused_total{{reason="{reason}"}}', 0, 1)
@@ -101,19 +102,12 @@ class Trio:
                 and len({each["view_version"] for each in found}) == 1
             )
 
-        eventually(same)
+        until(same)
         return self.cluster(numbers[0])["view_version"]
 
     def total(self, name, *numbers):
         counters = [self.servers[n].counters() for n in numbers or (0, 1, 2)]
         return sum(v for each in counters for k, v in each.items() if k.startswith(name))
-
-
-def eventually(happens: Callable[[], bool], limit_s: float = 60.0) -> None:
-    deadline = time.monotonic() + limit_s
-    while not happens():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
 
 
 def hotshard_command(server, *arguments):
@@ -180,7 +174,7 @@ def test_three_servers_are_one_cache_whatever_else_is_in_the_list(trio):
     # A restart: announced, no slots move, nothing is read from the origin again.
     leaver = trio.servers[2]
     os.kill(leaver.pid, signal.SIGTERM)
-    eventually(lambda: trio.cluster(0)["members"].get("ready") == 2, limit_s=10)
+    until(lambda: trio.cluster(0)["members"].get("ready") == 2, limit_s=10)
     leaver.stop()
     assert trio.agree(0, 1, ready=2, lost=1) == version
     for uri, body in trio.objects.items():
@@ -197,12 +191,15 @@ def test_who_is_no_member_is_refused_and_counted_and_the_cluster_goes_on(trio):
     trio.foreign.launch()
     trio.copied.launch()
     reasons = ("other_terms", "duplicate_id", "bad_weight")
-    eventually(lambda: all(trio.refused(reason) >= 2 for reason in reasons))
-    assert trio.logged("its cluster is 'another', ours 'trio'")
-    assert trio.logged("a copied disk?")
-    assert trio.logged("weight 0 of")
-    assert trio.total('hotshard_meetings_total{outcome="stranger"}', 0) > 0
-    assert trio.logged(f"no member: {trio.addresses[7]} answers, but is no gRPC server")
+    until(lambda: all(trio.refused(reason) >= 2 for reason in reasons))
+    for line in (
+        "its cluster is 'another', ours 'trio'",
+        "a copied disk?",
+        "weight 0 of",
+        f"no member: {trio.addresses[7]} answers, but is no gRPC server",
+    ):
+        until(partial(trio.logged, line), line)
+    until(lambda: trio.total('hotshard_meetings_total{outcome="stranger"}', 0) > 0, "a stranger")
 
     uri, body = next(iter(trio.objects.items()))
     forged = asked_with(trio.bulk[0], b"a secret that was guessed", uri)
@@ -248,7 +245,7 @@ def test_what_the_command_line_says(trio):
     trio.servers[2].kill()
     document = json.loads(hotshard_command(trio.servers[0], "status", "--json"))["cluster"]
     assert sorted(m["reachable"] for m in document["members"]) == [False, True, True]
-    eventually(lambda: trio.cluster(0)["members"] == {"ready": 2, "lost": 1})
+    until(lambda: trio.cluster(0)["members"] == {"ready": 2, "lost": 1})
     said = (hotshard_command(trio.servers[0], "explain", uri) for uri in trio.objects)
     assert any(f"{gone[:8]} (lost)" in text for text in said)
     assert "no cluster" in hotshard_command(trio.stranger, "members")

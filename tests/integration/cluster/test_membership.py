@@ -20,7 +20,8 @@ import hotshard
 from hotshard.bulkline import BulkLine
 from hotshard.cli.cache_process import CacheProcess, free_ports
 from hotshard.core import bulkwire as wire
-from hotshard.v1 import cache_pb2, cache_pb2_grpc
+from hotshard.v1 import cache_pb2, cache_pb2_grpc, types_pb2
+from hotshard.wire import CLUSTER_KEY, FORWARDED_KEY
 from support.waiting import until
 
 pytestmark = [pytest.mark.timeout(240), pytest.mark.slow]
@@ -206,6 +207,13 @@ def test_who_is_no_member_is_refused_and_counted_and_the_cluster_goes_on(trio):
     assert forged.status is wire.Status.FORGED
     assert "not one of this cluster" in forged.text
     assert trio.total('hotshard_bulk_requests_total{outcome="forged"}', 0) == 1
+    with grpc.insecure_channel(trio.servers[0].grpc) as channel:
+        stub: Any = cache_pb2_grpc.CacheStub(channel)
+        metadata = ((FORWARDED_KEY, "1"), (CLUSTER_KEY, "another"))
+        with pytest.raises(grpc.RpcError, match="a member of cluster 'trio', not of yours"):
+            stub.Stat(types_pb2.StatRequest(uri=uri), metadata=metadata)
+    invalid = 'hotshard_requests_total{code="invalid",method="Stat",path="grpc"}'
+    assert trio.total(invalid, 0) == 1
     for server in trio.servers:
         with hotshard.connect(server.address) as cache:
             assert cache.read(uri) == body

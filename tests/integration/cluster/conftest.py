@@ -93,6 +93,11 @@ class OriginWatch:
         return max((sum(second.values()) for second in self.seconds), default=0)
 
     @property
+    def descriptions(self) -> int:
+        """How many of all requests were for descriptions."""
+        return sum(second["HEAD"] for second in self.seconds)
+
+    @property
     def reads(self) -> int:
         """How many of all requests were for bytes."""
         return sum(second["GET"] for second in self.seconds)

@@ -3,11 +3,12 @@
 Only bytes, latency and breakers have a series per member; they end when the member leaves.
 """
 
-from collections import Counter as Counts
+from collections import Counter
 from dataclasses import dataclass
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import CollectorRegistry
 
+from cache_server.metrics.plain import Counts, Durations, Levels
 from hotshard.core.bulkwire import Status
 from hotshard.core.errors import BY_CODE
 
@@ -43,87 +44,81 @@ class PeerMetrics:
     """Counts for `cluster.peers` and `cluster.bulk_server`."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
-        def counter(name: str, text: str, *labels: str) -> Counter:
-            return Counter(f"hotshard_{name}", text, labels, registry=registry)
-
-        self._received = counter(
-            "peer_received_bytes", "Payload received from members, checked.", "peer", "zone"
-        )
-        self._requests = counter(
-            "peer_requests", "Requests to members, each try.", "path", "outcome"
-        )
-        self._seconds = Histogram(
-            "hotshard_peer_request_duration_seconds",
-            "Time of one try of a request to a member.",
-            ["path"],
-            registry=registry,
-            buckets=_BUCKETS_S,
-        )
-        self._latency = Gauge(
-            "hotshard_peer_latency_seconds",
-            "Time of a request to a member, as a moving average.",
-            ["peer"],
-            registry=registry,
-        )
-        self._breakers = Gauge(
-            "hotshard_peer_breaker_open",
-            "1 while a member is left alone because it did not answer.",
-            ["peer"],
-            registry=registry,
-        )
-        self._hedges = counter(
-            "peer_hedges", "Second members asked because the first took long.", "result"
-        )
-        self._exhausted = counter(
-            "peers_exhausted", "Blocks of other members that had to come from the origin."
-        )
-        self._taken = counter(
-            "offers_taken_bytes", "Shards taken over from members that were leaving."
-        )
-        self._served = counter("bulk_requests", "Requests answered on the bulk port.", "outcome")
-        self._sent = counter("bulk_sent_bytes", "Payload sent over the bulk port.")
-        self._refused = counter("bulk_refused", "Bulk connections cut off.", "reason")
-        self._not_owned = counter(
-            "served_not_owned", "Requests for what another member owns, answered all the same."
-        )
-        self._connections = Gauge(
-            "hotshard_bulk_connections", "Connections to the bulk port.", registry=registry
-        )
+        self._add_asking(registry)
+        self._add_being_asked(registry)
         self._reports: dict[str, PeerReport] = {}
-        self._gone_bytes: Counts[str] = Counts()  # zone -> received from members that have left
-        self._begin_at_zero()
+        self._gone_bytes: Counter[str] = Counter()  # zone -> received from members that have left
 
-    def _begin_at_zero(self) -> None:
-        """Make every series whose labels are known, so that a rate sees its first event."""
-        for path in PATHS:
-            self._seconds.labels(path)
-            for outcome in PEER_OUTCOMES:
-                self._requests.labels(path, outcome)
-        for status in Status:
-            self._served.labels(status.name.lower())
-        for reason in REFUSALS:
-            self._refused.labels(reason)
-        for result in ("won", "lost"):
-            self._hedges.labels(result)
+    def _add_asking(self, registry: CollectorRegistry) -> None:
+        self._received = Counts(
+            registry,
+            "peer_received_bytes",
+            "Payload received from members, checked.",
+            ("peer", "zone"),
+            (),
+        )
+        self._requests = Counts(
+            registry,
+            "peer_requests",
+            "Requests to members, each try.",
+            ("path", "outcome"),
+            [(path, outcome) for path in PATHS for outcome in PEER_OUTCOMES],
+        )
+        self._seconds = Durations(
+            registry,
+            "peer_request_duration_seconds",
+            "Time of one try of a request to a member.",
+            _BUCKETS_S,
+            ("path",),
+            [(path,) for path in PATHS],
+        )
+        text = "Time of a request to a member, as a moving average."
+        self._latency = Levels(registry, "peer_latency_seconds", text, ("peer",), ())
+        text = "1 while a member is left alone because it did not answer."
+        self._breakers = Levels(registry, "peer_breaker_open", text, ("peer",), ())
+        text = "Second members asked because the first took long."
+        self._hedges = Counts(registry, "peer_hedges", text, ("result",), (("won",), ("lost",)))
+        text = "Blocks of other members that had to come from the origin."
+        self._exhausted = Counts(registry, "peers_exhausted", text)
+        text = "Shards taken over from members that were leaving."
+        self._taken = Counts(registry, "offers_taken_bytes", text)
+
+    def _add_being_asked(self, registry: CollectorRegistry) -> None:
+        self._served = Counts(
+            registry,
+            "bulk_requests",
+            "Requests answered on the bulk port.",
+            ("outcome",),
+            [(status.name.lower(),) for status in Status],
+        )
+        self._sent = Counts(registry, "bulk_sent_bytes", "Payload sent over the bulk port.")
+        reasons = [(reason,) for reason in REFUSALS]
+        text = "Bulk connections cut off."
+        self._refused = Counts(registry, "bulk_refused", text, ("reason",), reasons)
+        text = "Requests for what another member owns, answered all the same."
+        self._not_owned = Counts(registry, "served_not_owned", text)
+        text = "Connections to the bulk port."
+        self._connections = Levels(registry, "bulk_connections", text)
 
     # -- asking ------------------------------------------------------------------------------------
 
     def peer_request(self, peer: str, path: str, outcome: str, seconds: float) -> None:
         """A member was asked."""
-        self._requests.labels(path, outcome).inc()
-        self._seconds.labels(path).observe(seconds)
+        self._requests.of[path, outcome] += 1
+        self._seconds.observe((path,), seconds)
         report = self._report(peer)
         report.requests += 1
         if outcome == "ok":
             weight = AVERAGE_WEIGHT if report.latency_s else 1.0
             report.latency_s += weight * (seconds - report.latency_s)
-            self._latency.labels(peer).set(report.latency_s)
+            self._latency.of[peer,] = report.latency_s
         elif outcome in FAILURES:
             report.failures += 1
 
     def peer_received(self, peer: str, zone: str, size: int) -> None:
         """Payload came from a member, and was right."""
-        self._received.labels(peer, zone).inc(size)
+        received = self._received.of
+        received[peer, zone] = received.get((peer, zone), 0) + size
         report = self._report(peer)
         report.zone = zone
         report.received_bytes += size
@@ -141,15 +136,15 @@ class PeerMetrics:
 
     def offer_taken(self, size: int) -> None:
         """A shard was taken over from a member that is leaving."""
-        self._taken.inc(size)
+        self._taken.of[()] += size
 
     def peer_hedged(self, *, won: bool) -> None:
         """A second member was asked."""
-        self._hedges.labels("won" if won else "lost").inc()
+        self._hedges.of["won" if won else "lost",] += 1
 
     def peer_breaker(self, peer: str, *, is_open: bool) -> None:
         """A member's circuit breaker changed."""
-        self._breakers.labels(peer).set(is_open)
+        self._breakers.of[peer,] = is_open
         self._report(peer).left_alone = is_open
 
     def peer_gone(self, peer: str, zone: str) -> None:
@@ -157,32 +152,27 @@ class PeerMetrics:
         report = self._reports.pop(peer, None)
         if report is not None:
             self._gone_bytes[zone] += report.received_bytes
-        families = (
-            (self._received, (peer, zone)),
-            (self._breakers, (peer,)),
-            (self._latency, (peer,)),
-        )
-        for family, labels in families:
-            if labels in family._metrics:  # noqa: SLF001 - remove() of what is not there raises
-                family.remove(*labels)
+        self._received.of.pop((peer, zone), None)
+        self._breakers.of.pop((peer,), None)
+        self._latency.of.pop((peer,), None)
 
     def peers_exhausted(self) -> None:
         """The origin had to give what is another member's to fetch."""
-        self._exhausted.inc()
+        self._exhausted.of[()] += 1
 
     # -- being asked -------------------------------------------------------------------------------
 
     def bulk_served(self, outcome: str, size: int, *, not_owned: bool) -> None:
         """A request was answered."""
-        self._served.labels(outcome).inc()
-        self._sent.inc(size)
+        self._served.of[outcome,] += 1
+        self._sent.of[()] += size
         if not_owned:
-            self._not_owned.inc()
+            self._not_owned.of[()] += 1
 
     def bulk_refused(self, reason: str) -> None:
         """A connection was cut off."""
-        self._refused.labels(reason).inc()
+        self._refused.of[reason,] += 1
 
     def bulk_connections(self, count: int) -> None:
         """So many are connected now."""
-        self._connections.set(count)
+        self._connections.of[()] = count

@@ -1,8 +1,8 @@
-"""Counters and histograms of known series, in plain numbers: cheaper to count in than Prometheus' own.
+"""Counters, gauges and histograms in plain numbers: cheaper to count in than Prometheus' own.
 
-Those lock for each change and may be told of a new series at any time. Here all series are known from the
-start, one thread counts, and the numbers become metrics when somebody scrapes. A scrape from another
-thread sees each number whole; of two that change together it may see only one.
+Those look a series up by its labels and lock for each change. Here one thread counts in a dict, and the
+numbers become metrics when somebody scrapes. A scrape from another thread sees each number whole; of two
+that change together it may see only one.
 """
 
 from bisect import bisect_left
@@ -10,7 +10,12 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import accumulate
 
 from prometheus_client import CollectorRegistry
-from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    Metric,
+)
 from prometheus_client.registry import Collector
 
 Series = tuple[str, ...]
@@ -18,8 +23,8 @@ Series = tuple[str, ...]
 NO_LABELS: Sequence[Series] = ((),)
 
 
-class Counts(Collector):
-    """One counter: `counts.of[labels] += 1`."""
+class _Numbers(Collector):
+    _family: type[CounterMetricFamily | GaugeMetricFamily]
 
     def __init__(
         self,
@@ -36,10 +41,22 @@ class Counts(Collector):
 
     def collect(self) -> Iterator[Metric]:
         """Called by the registry."""
-        family = CounterMetricFamily(*self._about, labels=self._labels)
-        for series, value in self.of.items():
+        family = self._family(*self._about, labels=self._labels)
+        for series, value in list(self.of.items()):
             family.add_metric(series, value)
         yield family
+
+
+class Counts(_Numbers):
+    """One counter: `counts.of[labels] += 1`."""
+
+    _family = CounterMetricFamily
+
+
+class Levels(_Numbers):
+    """One gauge: `levels.of[labels] = value`."""
+
+    _family = GaugeMetricFamily
 
 
 class Durations(Collector):

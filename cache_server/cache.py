@@ -165,11 +165,29 @@ class Cache:
                 return None
         return Opened(info, tuple(extents), 0.0)
 
+    def cached_now(self, info: ObjectInfo, offset: int, length: int) -> Opened | None:
+        """`open_cached` from memory, for a range inside one sealed shard."""
+        index, start = divmod(offset, self._geometry.shard_bytes)
+        key = ShardKey.of(info, index, self._geometry)
+        file = self._store.cached_fd(key.digest) if start + length <= key.size else None
+        if file is None:
+            return None
+        extent = FileExtent(offset - start, key.size, file, 0, sealed=True)
+        return Opened(info, (extent,), 0.0)
+
     async def sums(self, info: ObjectInfo, offset: int, length: int) -> Sums | None:
         """The checksums of the blocks of a range that is present, if it is made of whole blocks."""
         index, start = divmod(offset, self._geometry.shard_bytes)
         key = ShardKey.of(info, index, self._geometry)
         return await self._fills.sums(key, start, start + length)
+
+    def sums_now(self, info: ObjectInfo, offset: int, length: int) -> tuple[bool, Sums | None]:
+        """Whether the answer of `sums` is in memory, and the answer; for a range inside one shard."""
+        index, start = divmod(offset, self._geometry.shard_bytes)
+        key = ShardKey.of(info, index, self._geometry)
+        if start + length > key.size:
+            return False, None
+        return self._fills.sums_now(key, start, start + length)
 
     async def _open(
         self, mounted: Mounted, info: ObjectInfo, offset: int, length: int, *, forwarded: bool

@@ -68,17 +68,28 @@ class Fills:
 
     async def sums(self, key: ShardKey, start: int, stop: int) -> Sums | None:
         """The checksums of [start, stop) of a shard, filling or sealed, if it is made of whole blocks."""
-        geometry = self._tools.geometry
-        if start % geometry.block_bytes or (stop % geometry.block_bytes and stop != key.size):
-            return None
-        fill = self.get(key.digest)
-        if fill is not None:
-            return fill.sums(start, stop)
-        sums = self._sums.get(key.digest) or await self._tools.store.sums(key.digest)
+        known, found = self.sums_now(key, start, stop)
+        if known:
+            return found
+        sums = await self._tools.store.sums(key.digest)
         if sums is None:
             return None
         self._sums.put(key.digest, sums)
-        blocks = geometry.blocks(start, stop)
+        return self._sums_of(sums, start, stop)
+
+    def sums_now(self, key: ShardKey, start: int, stop: int) -> tuple[bool, Sums | None]:
+        """Whether the answer of `sums` is known without a look at the disk, and the answer."""
+        block_bytes = self._tools.geometry.block_bytes
+        if start % block_bytes or (stop % block_bytes and stop != key.size):
+            return True, None
+        fill = self.get(key.digest)
+        if fill is not None:
+            return True, fill.sums(start, stop)
+        sums = self._sums.get(key.digest)
+        return sums is not None, sums and self._sums_of(sums, start, stop)
+
+    def _sums_of(self, sums: Sums, start: int, stop: int) -> Sums:
+        blocks = self._tools.geometry.blocks(start, stop)
         return Sums(sums.algorithm, sums.block_bytes, sums.values[blocks.start : blocks.stop])
 
     def state(self, key: ShardKey) -> ShardState:

@@ -14,6 +14,7 @@ from cache_server.cache import Cache
 from cache_server.opened import Opened
 from cache_server.requests import Requests
 from cache_server.scope import as_id
+from cache_server.store.verify import Sums
 from hotshard.core import bulkwire as wire
 from hotshard.core.blocks import shard_digest
 from hotshard.core.checksum import Checksum
@@ -91,6 +92,31 @@ class BulkCalls:
         self._whole = whole
         self._cluster = wire.cluster_id(identity.cluster)
 
+    def answer_now(self, request: wire.Request) -> Answer | None:
+        """The answer, if all of it is in memory; None: ask `answer`.
+
+        It takes microseconds, so there is no line in the log for it and no span.
+        """
+        if request.kind is not wire.Kind.READ or not request.length or self._refused(request):
+            return None
+        try:
+            info = _info(request)
+        except InvalidRequest:
+            return None
+        known, sums = self._cache.sums_now(info, request.offset, request.length)
+        if not known:
+            return None
+        if request.flags:
+            opened = self._cache.cached_now(info, request.offset, request.length)
+        else:
+            opened = self._cache.open_now(info.uri, info.version, request.offset, request.length)
+        if opened is None:
+            return None
+        if not request.flags:
+            self._heard(request, opened)
+        parts = _parts(opened, request.offset, request.length)
+        return self._with_head(request, opened.info, parts, sums)
+
     async def answer(self, request: wire.Request) -> Answer:
         """The answer; errors are answers too."""
         with self._requests.begin(
@@ -131,9 +157,7 @@ class BulkCalls:
             opened = await self._cache.open(
                 request.uri, request.version, request.offset, request.length
             )
-            begins = not request.version or not request.offset
-            covered = opened.covered(request.offset, request.length)
-            self._on_read(opened.info.uri, covered, begins=begins)
+            self._heard(request, opened)
             return await self._answer(request, opened)
         info = _info(request)
         here = await self._cache.open_cached(info, request.offset, request.length)
@@ -144,12 +168,28 @@ class BulkCalls:
             here = await self._cache.open_forwarded(info, request.offset, request.length)
         return await self._answer(request, here)
 
+    def _heard(self, request: wire.Request, opened: Opened) -> None:
+        begins = not request.version or not request.offset
+        covered = opened.covered(request.offset, request.length)
+        self._on_read(opened.info.uri, covered, begins=begins)
+
     async def _answer(self, request: wire.Request, opened: Opened) -> Answer:
         info = opened.info
         parts = _parts(opened, request.offset, request.length)
         length = sum(part.length for part in parts)
         if not length and request.length and request.offset < info.size:
             raise InternalError(f"nothing was opened at offset {request.offset}", uri=info.uri)
+        sums = await self._cache.sums(info, request.offset, length) if length else None
+        return self._with_head(request, info, parts, sums)
+
+    def _with_head(
+        self,
+        request: wire.Request,
+        info: ObjectInfo,
+        parts: tuple[Part, ...],
+        sums: Sums | None,
+    ) -> Answer:
+        length = sum(part.length for part in parts)
         reply = wire.Reply(
             request_id=request.request_id,
             flags=self._flags(info, request.offset),
@@ -159,15 +199,10 @@ class BulkCalls:
             offset=request.offset,
             length=length,
             text=info.version,
+            algorithm=sums and sums.algorithm,
+            block_bytes=sums.block_bytes if sums else 0,
+            sums=tuple(sums.values) if sums else (),
         )
-        sums = await self._cache.sums(info, request.offset, length) if length else None
-        if sums is not None:
-            reply = replace(
-                reply,
-                algorithm=sums.algorithm,
-                block_bytes=sums.block_bytes,
-                sums=tuple(sums.values),
-            )
         return Answer(reply, parts, sum_payload=bool(length) and request.flags != wire.Flag.NONE)
 
     async def _whole_reply(self, request: wire.Request) -> wire.Reply:

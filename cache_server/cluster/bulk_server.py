@@ -17,12 +17,13 @@ import socket
 import ssl
 import struct
 import time
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
 from typing import Protocol
 
 from cache_server.cluster.bulk_calls import Answer, Part
+from cache_server.origins.threads import Threads
+from cache_server.origins.transfer import Transfer, in_thread
 from hotshard.core import bulkwire as wire
 from hotshard.core.checksum import Algorithm, running
 from hotshard.core.errors import ConfigError, Overloaded
@@ -47,6 +48,9 @@ _TIMEVAL = struct.Struct("@ll")
 
 class Calls(Protocol):
     """Who knows the answers."""
+
+    def answer_now(self, request: wire.Request) -> Answer | None:
+        """The answer to a request, if it takes no waiting; None: ask `answer`."""
 
     async def answer(self, request: wire.Request) -> Answer:
         """The answer to a request."""
@@ -92,7 +96,7 @@ class BulkServer:
         self._calls = calls
         self._events = events
         self._tls = tls
-        self._pool = ThreadPoolExecutor(THREADS, thread_name_prefix="bulk")
+        self._pool = Threads(THREADS, "bulk")
         self._listener: socket.socket | None = None
         self._lines: dict[_Line, bool] = {}  # whether a request is under way
         self._quiet = asyncio.Event()  # set whenever a request ends
@@ -143,7 +147,7 @@ class BulkServer:
                     await self._quiet.wait()
         for line in list(self._lines):
             line.close()
-        self._pool.shutdown(wait=False, cancel_futures=True)
+        self._pool.close()
 
     async def _serve(self, sock: socket.socket) -> None:
         sock.setblocking(False)  # noqa: FBT003
@@ -197,16 +201,17 @@ class BulkServer:
         return _TlsLine(reader, asyncio.StreamWriter(transport, protocol, reader, loop))
 
     async def _converse(self, line: _Line) -> None:
+        loop = asyncio.get_running_loop()
         while not self._stopping:
-            async with asyncio.timeout(IDLE_S):
+            async with asyncio.timeout(IDLE_S) as limit:
                 first = await line.read(1)
-            if not first:
-                return
-            self._lines[line] = True
-            async with asyncio.timeout(REQUEST_S):
+                if not first:
+                    return
+                self._lines[line] = True
+                limit.reschedule(loop.time() + REQUEST_S)
                 head = first + await line.read(wire.REQUEST_HEAD_BYTES - 1)
                 request = wire.decode_request(head, await line.read(wire.request_rest(head)))
-            answer = await self._answer(line, request)
+            answer = self._answer_now(request) or await self._answer(line, request)
             await line.send(answer)
             self._count(answer.reply)
             self._lines[line] = False
@@ -215,6 +220,9 @@ class BulkServer:
     def _count(self, reply: wire.Reply) -> None:
         not_owned = bool(reply.flags & wire.ReplyFlag.NOT_OWNER)
         self._events.bulk_served(reply.status.name.lower(), reply.length, not_owned=not_owned)
+
+    def _answer_now(self, request: wire.Request) -> Answer | None:
+        return self._calls.answer_now(request) if self._sending < QUEUE_MAX else None
 
     async def _answer(self, line: _Line, request: wire.Request) -> Answer:
         if self._sending >= QUEUE_MAX:
@@ -243,7 +251,7 @@ class BulkServer:
 class _PlainLine:
     """A plain TCP connection: the loop reads, a thread sends."""
 
-    def __init__(self, sock: socket.socket, pool: ThreadPoolExecutor) -> None:
+    def __init__(self, sock: socket.socket, pool: Threads) -> None:
         self._sock = sock
         self._pool = pool
         self._loop = asyncio.get_running_loop()
@@ -266,15 +274,9 @@ class _PlainLine:
             async with asyncio.timeout(SEND_S):
                 await self._loop.sock_sendall(self._sock, wire.encode_reply(answer.reply))
             return
-        work = partial(_send, self._sock, answer)
-        sent = self._loop.run_in_executor(self._pool, work)
-        try:
-            await asyncio.shield(sent)
-        except asyncio.CancelledError:
-            with contextlib.suppress(OSError):
-                self._sock.shutdown(socket.SHUT_RDWR)  # wakes the thread up
-            await asyncio.wait([sent])
-            raise
+        transfer = Transfer()
+        transfer.attach(self._sock)
+        await in_thread(self._pool, partial(_send, self._sock, answer), transfer)
 
     def close(self) -> None:
         with contextlib.suppress(OSError):

@@ -98,6 +98,38 @@ async def test_anybody_may_read_any_range(server):
     assert data
 
 
+@pytest.mark.parametrize("flags", [wire.Flag.FORWARDED, wire.Flag.ONLY_CACHED, wire.Flag.NONE])
+async def test_what_is_in_memory_is_answered_at_once_and_alike(server, monkeypatch, flags):
+    body = content(2 * BLOCK + 100)
+    info = server.origin.info(server.origin.put("a", body))
+    await server.cache.open(info.uri, "", 0, info.size)
+    requests = [
+        request_for(info, flags=flags, offset=2 * BLOCK, length=100),
+        request_for(info, flags=flags, length=2 * BLOCK),
+        request_for(info, flags=flags, offset=7, length=BLOCK),
+    ]
+    before = await asyncio.to_thread(ask, server, *requests)
+    calls = server.bulk._calls
+    while any(calls.answer_now(request) is None for request in requests):  # until it is sealed
+        await asyncio.to_thread(ask, server, *requests)
+
+    async def never(_):
+        raise AssertionError("it is in memory")
+
+    monkeypatch.setattr(calls, "answer", never)
+    assert await asyncio.to_thread(ask, server, *requests) == before
+    monkeypatch.undo()
+    others = [
+        request_for(info, flags=flags, cluster=1),
+        request_for(info, flags=flags, version="v9"),
+        request_for(info, flags=flags, offset=5, length=2 * BLOCK + 100),
+        request_for(info, flags=flags, length=0),
+        request_for(info, flags=flags, kind=wire.Kind.WHOLE),
+        request_for(info, flags=flags, size=wire.UNKNOWN_SIZE),
+    ]
+    assert [calls.answer_now(request) for request in others] == [None] * len(others)
+
+
 async def test_only_cached_never_fetches(server):
     info = server.origin.info(server.origin.put("a", content(BLOCK)))
     only = request_for(info, flags=wire.Flag.ONLY_CACHED)

@@ -28,6 +28,9 @@ class Spoiled:
         self.change = change
         self.asked = 0
 
+    def answer_now(self, _: wire.Request) -> None:
+        """Never: what is changed goes through `answer`."""
+
     async def answer(self, request: wire.Request) -> Answer:
         self.asked += 1
         changed: Answer = await self.change(await self.calls.answer(request), request)

@@ -14,6 +14,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
+import uvloop
+
 from benchmarks.bench import Bench, Row, Sides
 from benchmarks.cost import Cost
 from benchmarks.data import DataSet
@@ -107,7 +109,7 @@ def _ours(scene: _Scene, address: str) -> Measured:
 
     try:
         with Cost({"server": scene.node.pid}) as cost:
-            scene.sabotage.wrap(asyncio.run)(readers())
+            scene.sabotage.wrap(uvloop.run)(readers())  # the loop of a server
         scene.check()
     finally:
         os.close(fd)

@@ -199,7 +199,7 @@ class BulkCalls:
             offset=request.offset,
             length=length,
             text=info.version,
-            algorithm=sums and sums.algorithm,
+            algorithm=sums.algorithm if sums else None,
             block_bytes=sums.block_bytes if sums else 0,
             sums=tuple(sums.values) if sums else (),
         )

@@ -50,13 +50,13 @@ class _Numbers(Collector):
 class Counts(_Numbers):
     """One counter: `counts.of[labels] += 1`."""
 
-    _family = CounterMetricFamily
+    _family: type[CounterMetricFamily | GaugeMetricFamily] = CounterMetricFamily
 
 
 class Levels(_Numbers):
     """One gauge: `levels.of[labels] = value`."""
 
-    _family = GaugeMetricFamily
+    _family: type[CounterMetricFamily | GaugeMetricFamily] = GaugeMetricFamily
 
 
 class Durations(Collector):

@@ -56,9 +56,10 @@ class Pass:
 @click.option("--json", "as_json", is_flag=True, help="Print the figures as JSON.")
 @click.option("--small", is_flag=True, help="A dataset of 20 MiB instead of 500 MiB.")
 def demo(keep: bool, as_json: bool, small: bool) -> int:
-    """Show the main job: S3, a cache over it, two shuffled epochs.
+    """Show the main job with a real S3 server.
 
-    Needs nothing but this machine: about a minute, and 2 GiB of disk below $TMPDIR.
+    A cache over it, two shuffled epochs, and the same without the cache. Needs nothing but this
+    machine: about a minute, and 2 GiB of disk below $TMPDIR.
     """
     for package in ("cache_server", "obstore"):
         if importlib.util.find_spec(package) is None:

@@ -59,7 +59,10 @@ def evict(session: Session, uri: str, include_pinned: bool, as_json: bool) -> No
 @JSON_OPTION
 @click.pass_obj
 def status(session: Session, counters: bool, alone: bool, as_json: bool) -> None:
-    """Show the server: origins, disks, what is cached; and the cluster, if it is in one."""
+    """Show the server and what it caches.
+
+    Its origins, disks and datasets; and the cluster, if it is in one.
+    """
     with session.connect() as cache:
         found = cache.status()
     everybody = None if alone or found.cluster is None else _everybody(session, found.cluster.grpc)

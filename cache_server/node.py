@@ -230,7 +230,12 @@ class Node:
         if found is None:
             return None
         tasks.spawn(found.run())
-        await found.settle(config.cluster.start_wait_s)
+        async with asyncio.TaskGroup() as group:
+            settled = group.create_task(found.settle(config.cluster.start_wait_s))
+            stopped = group.create_task(self._stop.wait())
+            await asyncio.wait((settled, stopped), return_when=asyncio.FIRST_COMPLETED)
+            settled.cancel()
+            stopped.cancel()
         self._membership = found
         return found
 

@@ -2,6 +2,7 @@
 
 import os
 import random
+import signal
 import socket
 import subprocess
 import sys
@@ -17,6 +18,7 @@ from hotshard.v1 import local_pb2, types_pb2
 from integration.conftest import origin_bytes
 from support import s3 as support_s3
 from support.content import content
+from support.waiting import until
 
 KIB = 1 << 10
 
@@ -255,6 +257,16 @@ def test_a_port_or_socket_in_use_is_said(node, start_node, tmp_path):
         assert taken[1] in done.stderr
         assert "Traceback" not in done.stderr
     assert node.ready()
+
+
+def test_told_to_stop_while_it_looks_for_its_members_it_stops(start_node):
+    nobody = {"provider": "dns", "service": "nobody.invalid", "start_wait_s": 90}
+    node = start_node(started=False, cluster=nobody)
+    node.launch()
+    until(lambda: "nobody.invalid" in node.log_tail(), "the look-up")
+    os.kill(node.pid, signal.SIGTERM)
+    until(lambda: node.exit_code is not None, "the end")
+    assert node.exit_code == 0
 
 
 def test_an_unreadable_cache_dir_is_left_out_and_reads_go_on(start_node, bucket, tmp_path):

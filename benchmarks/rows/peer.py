@@ -1,7 +1,8 @@
 """peer.*: blocks of 8 MiB from another server into a file, beside a bare pair of sendfile and splice.
 
-Ours is a whole server on one side and the members' own client on the other: request, look-up, checksum on
-arrival. The pair does none of it: one process calls sendfile, one splices from the socket into a file.
+Ours is a whole server on one side and the client of members on the other: request, look-up, checksum on
+arrival; beside it the same over gRPC Read. The pair does none of it: a process calls sendfile, one splices
+from the socket into a file.
 """
 
 import asyncio
@@ -10,8 +11,8 @@ import os
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from dataclasses import dataclass, replace
 
 import uvloop
@@ -24,13 +25,18 @@ from benchmarks.results import BenchError, Measured
 from benchmarks.rows.scene import hot_files
 from benchmarks.sabotage import Sabotage
 from cache_server.cluster.bulk_client import BulkClient, BulkOptions, Landing
-from cache_server.origins.origin import Target, Want
+from cache_server.cluster.grpc_peer import GrpcOptions, GrpcPeer
+from cache_server.cluster.peers import CONNECTIONS
+from cache_server.core.patience import Patience
+from cache_server.origins.origin import Fetched, Target, Want
 from cache_server.origins.threads import Threads
 from hotshard.core import bulkwire as wire
 from hotshard.core.objects import ObjectInfo
 
 _BLOCK = 8 << 20
-_IN_FLIGHT = 2
+_GRPC_SHARE = 4
+"""It is slow: it moves one part in so many."""
+Ask = Callable[[Want, Landing], Awaitable[Fetched]]
 _SENDER = """
 import os, socket, sys
 fd, total, piece = os.open(sys.argv[1], os.O_RDONLY), int(sys.argv[2]), int(sys.argv[3])
@@ -80,32 +86,51 @@ def _open(bench: Bench) -> Iterator[Sides]:
         info = hot.client.stat(hot.place.uri(0))
         scene = _Scene(data, info, hot.node, out, total, bench.sabotage)
         with _sender(hot.cached_path(0), total) as (pid, sender_port):
+            node = hot.node
+            part = max(total // _GRPC_SHARE, data.object_bytes)
+            beside = replace(scene, total=part, sabotage=Sabotage.NONE)
             yield Sides(
-                ours=lambda: _ours(scene, hot.node.bulk),
+                ours=lambda: _received(scene, _bulk(node.bulk)),
                 limits={"sendfile and splice": lambda: _splice(scene, pid, sender_port)},
+                peers={"gRPC Read": lambda: _received(beside, _grpc(node.grpc))},
             )
 
 
-def _ours(scene: _Scene, address: str) -> Measured:
+@asynccontextmanager
+async def _bulk(address: str) -> AsyncIterator[Ask]:
+    """Through the bulk port, as members do."""
+    pool = Threads(CONNECTIONS, "peer")  # belongs to this run's event loop
+    bulk = BulkClient(address, BulkOptions(), pool)
+    try:
+        yield lambda want, landing: bulk.read(want, landing, wire.Flag.FORWARDED, 0)
+    finally:
+        bulk.close()
+        pool.close()
+
+
+@asynccontextmanager
+async def _grpc(address: str) -> AsyncIterator[Ask]:
+    """Through gRPC Read, as members do where the bulk port cannot be reached."""
+    peer = GrpcPeer(address, GrpcOptions(), Patience())
+    try:
+        yield lambda want, landing: peer.read(want, landing, 0)
+    finally:
+        await peer.close()
+
+
+def _received(scene: _Scene, way: AbstractAsyncContextManager[Ask]) -> Measured:
     fd = os.open(scene.out, os.O_RDWR | os.O_CREAT)
     offsets = iter(range(0, scene.total, _BLOCK))
 
-    async def reader(bulk: BulkClient) -> None:
+    async def reader(ask: Ask) -> None:
         for at in offsets:
             offset = at % scene.data.object_bytes
-            want = Want(scene.info, offset, _BLOCK)
-            await bulk.read(want, Landing(Target(fd, offset)), wire.Flag.FORWARDED, 0)
+            await ask(Want(scene.info, offset, _BLOCK), Landing(Target(fd, offset)))
 
     async def readers() -> None:
-        pool = Threads(_IN_FLIGHT, "peer")  # belongs to this run's event loop
-        bulk = BulkClient(address, BulkOptions(), pool)
-        try:
-            async with asyncio.TaskGroup() as group:
-                for _ in range(_IN_FLIGHT):
-                    group.create_task(reader(bulk))
-        finally:
-            bulk.close()
-            pool.close()
+        async with way as ask, asyncio.TaskGroup() as group:
+            for _ in range(CONNECTIONS):
+                group.create_task(reader(ask))
 
     try:
         with Cost({"server": scene.node.pid}) as cost:
@@ -113,8 +138,11 @@ def _ours(scene: _Scene, address: str) -> Measured:
         scene.check()
     finally:
         os.close(fd)
-    blocks = scene.total // _BLOCK
-    return Measured(scene.total / cost.seconds / 1e9, cost.seconds, scene.total, blocks, cost.cpu_s)
+    return _measured(scene.total, cost)
+
+
+def _measured(size: int, cost: Cost) -> Measured:
+    return Measured(size / cost.seconds / 1e9, cost.seconds, size, size // _BLOCK, cost.cpu_s)
 
 
 def _splice(scene: _Scene, sender: int, port: int) -> Measured:
@@ -141,8 +169,7 @@ def _splice(scene: _Scene, sender: int, port: int) -> Measured:
     finally:
         for each in (fd, take, put):
             os.close(each)
-    blocks = received // _BLOCK
-    return Measured(received / cost.seconds / 1e9, cost.seconds, received, blocks, cost.cpu_s)
+    return _measured(received, cost)
 
 
 @contextmanager

@@ -2,9 +2,18 @@
 
 from hypothesis import given
 from hypothesis import strategies as st
-from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    disable_created_metrics,
+    generate_latest,
+)
 
-from cache_server.metrics.plain import Counts, Durations
+from cache_server.metrics.plain import Counts, Durations, Levels
+
+disable_created_metrics()  # as cache_server.metrics does
 
 STOPS_S = (0.005, 0.25, 1.0, 60.0)
 SERIES = (("a", "x"), ("a", "y"), ("b", "x"))
@@ -22,6 +31,20 @@ def test_counts_as_a_counter_does(changes):
     for each, size in changes:
         counts.of[each] += size
         counter.labels(*each).inc(size)
+    assert generate_latest(ours) == generate_latest(theirs)
+
+
+@given(st.lists(st.tuples(series, seconds | st.none())))
+def test_series_come_and_go_as_those_of_a_gauge_do(changes):
+    ours, theirs = CollectorRegistry(), CollectorRegistry()
+    levels = Levels(ours, "latency_seconds", "Latency.", ("from", "to"), ())
+    gauge = Gauge("hotshard_latency_seconds", "Latency.", ("from", "to"), registry=theirs)
+    for each, value in changes:
+        if value is not None:
+            levels.of[each] = value
+            gauge.labels(*each).set(value)
+        elif levels.of.pop(each, None) is not None:
+            gauge.remove(*each)
     assert generate_latest(ours) == generate_latest(theirs)
 
 

@@ -141,8 +141,11 @@ def _open_loss(bench: Bench) -> Iterator[Sides]:
             killer = threading.Thread(target=kill, daemon=True)
             killer.start()
             specs = [CacheClient(server.address) for server in staying]
-            cost = together(specs, timed, _pids(staying))
-            killer.join(JOIN_S)
+            try:
+                cost = together(specs, timed, _pids(staying))
+            finally:  # readers that failed before they began leave it waiting
+                begun.set()
+                killer.join(JOIN_S)
         payload = len(staying) * data.total_bytes
         facts: dict[str, Fact] = {"GB/s": payload / cost.seconds / 1e9}
         return Measured(max(longest), cost.seconds, payload, cpu_s=_two(cost.cpu_s), facts=facts)

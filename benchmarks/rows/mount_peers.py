@@ -125,19 +125,25 @@ def _read_at(fd: int, view: memoryview, offset: int) -> int:
 def _open_walk(bench: Bench) -> Iterator[Sides]:
     data = DataSet(bench.seed, bench.pick(full=5000, quick=1000, tiny=20), 1)
 
-    def work(root: str) -> Measured:
-        count = 0
+    def work(root: str, walk: Callable[[str], int] = _walk) -> Measured:
         with Cost() as cost:
-            for directory, _, names in os.walk(root):
-                for name in names:
-                    os.stat(os.path.join(directory, name))
-                    count += 1
+            count = walk(root)
         if count != data.count:
             raise BenchError(f"{count} files below {root}, not {data.count}")
         return Measured(count / cost.seconds, cost.seconds, 0, count, cost.cpu_s)
 
-    with _beside(bench, data, bench.sabotage.wrap(work), work) as sides:
+    spoiled = partial(work, walk=bench.sabotage.wrap(_walk))
+    with _beside(bench, data, spoiled, work) as sides:
         yield sides
+
+
+def _walk(root: str) -> int:
+    count = 0
+    for directory, _, names in os.walk(root):
+        for name in names:
+            os.stat(os.path.join(directory, name))
+            count += 1
+    return count
 
 
 ROWS = (

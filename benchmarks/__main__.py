@@ -121,7 +121,7 @@ def compare_files(before: str, after: str) -> None:
 @click.option("--output", "-o", default="report.html", show_default=True, help="The HTML file.")
 def write_report(files: tuple[str, ...], output: str) -> None:
     """Write the results of one or more files as one HTML page with plots."""
-    page = report.html([row for path in files for row in _load(path)])
+    page = report.html([row for path in files for row in _load(path)], _notes())
     with open(output, "w", encoding="utf-8") as file:
         file.write(page)
     click.echo(output)
@@ -137,8 +137,7 @@ def write_report(files: tuple[str, ...], output: str) -> None:
 def write_table(files: tuple[str, ...], into: str | None) -> None:
     """Write the results as Markdown tables, rows that miss their target first."""
     try:
-        notes = {row.name: row.below for row in CATALOGUE}
-        text = markdown.figures([row for path in files for row in _load(path)], notes)
+        text = markdown.figures([row for path in files for row in _load(path)], _notes())
         if into is None:
             click.echo(text)
             return
@@ -198,6 +197,11 @@ def _load(path: str) -> list[RowResult]:
             return results.load(file.read(), source=path)
     except BenchError as error:
         raise click.UsageError(str(error)) from error
+
+
+def _notes() -> dict[str, str]:
+    """Why rows miss their target where they do."""
+    return {row.name: row.below for row in CATALOGUE}
 
 
 def _write(path: str | None, taken: Sequence[RowResult]) -> None:

@@ -83,7 +83,7 @@ class Row:
     """What the curves of its runs are drawn over (x) and show (y)."""
     quick: bool = True
     """Whether it is one of the rows of `run quick`."""
-    budget_s: float = 45.0
+    budget_s: float = 20.0
     """Wall clock it may take at full scale, setting up included."""
     below: str = ""
     """Why it misses its target where it does, in a line; documents say it beside a miss."""

@@ -25,17 +25,18 @@ _SUITES = {
     "epoch": "Epochs larger than the cache",
     "load": "Latency and restore under load",
     "scale": "Scale",
+    "policy": "Eviction policy, on traces",
 }
 _SHARE_DRAWN = 0.1
 _AHEAD_MAX, _BEHIND_MAX = 1000.0, 0.001
 
 
-def html(results: Sequence[RowResult]) -> str:
-    """The page. Rows that miss their target come first."""
+def html(results: Sequence[RowResult], notes: Mapping[str, str]) -> str:
+    """The page. Rows that miss their target come first; notes, by row, say why they do."""
     ordered = sorted(results, key=lambda each: (not each.error, each.ok))
     sections = [
         _ratios(ordered),
-        *(_suite(name, ordered) for name in _suites(results)),
+        *(_suite(name, ordered, notes) for name in _suites(results)),
         _latencies(ordered),
         _costs(ordered),
         _table(ordered),
@@ -115,16 +116,17 @@ def _ratios(results: Sequence[RowResult]) -> str:
     )
 
 
-def _suite(name: str, results: Sequence[RowResult]) -> str:
+def _suite(name: str, results: Sequence[RowResult], notes: Mapping[str, str]) -> str:
     """Every row of a suite as a card: all its sides, in its unit, and its curves."""
-    cards = [_card(each) for each in results if _suite_of(each.row) == name and not each.error]
+    of_it = [each for each in results if _suite_of(each.row) == name and not each.error]
+    cards = [_card(each, "" if each.ok else notes.get(each.row, "")) for each in of_it]
     if not cards:
         return ""
     title = escape(_SUITES.get(name, name))
     return f'<h2>{title}</h2><div class="grid">{"".join(cards)}</div>'
 
 
-def _card(each: RowResult) -> str:
+def _card(each: RowResult, note: str) -> str:
     limits = {each.limit_name, *each.others}
     items = []
     for name, runs in each.runs.items():
@@ -136,10 +138,11 @@ def _card(each: RowResult) -> str:
             items.append(svg.Bar(name, middle, text, kind, min(values), max(values)))
     items.sort(key=lambda bar: ("ours", "limit", "peer").index(bar.kind))
     verdict = "ok" if each.ok else "no"
+    why = f"<p>Why it misses: {escape(note)}.</p>" if note else ""
     return (
         f'<div class="card"><span class="verdict {verdict}">{each.ratio:.2f} (target {each.target:g})'
         f"</span><h3>{escape(each.row)}</h3><p class='dim'>{escape(each.title)}</p>"
-        f"{svg.bars(items, title=each.row)}{_curves(each)}</div>"
+        f"{why}{svg.bars(items, title=each.row)}{_curves(each)}</div>"
     )
 
 

@@ -55,7 +55,8 @@ def show_results(console: Console, results: Sequence[RowResult]) -> None:
 def show_times(console: Console, results: Sequence[RowResult], *, limit_s: float) -> None:
     """How long all rows took, and which took longer than they may (at full scale)."""
     total_s = sum(each.seconds for each in results)
-    lines = [f"{len(results)} rows in {minutes(total_s)}"]
+    count = "1 row" if len(results) == 1 else f"{len(results)} rows"
+    lines = [f"{count} in {minutes(total_s)}"]
     lines += [
         f"{each.row} took {each.seconds:.0f} s; it may take {each.budget_s:.0f}"
         for each in results

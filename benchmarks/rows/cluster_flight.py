@@ -70,7 +70,7 @@ ROWS = (
             warm_up=False,
             sabotages=(Sabotage.ALONE, Sabotage.FLIP),
             quick=False,
-            budget_s=60.0,
+            budget_s=45.0,
         ),
     )
     if os.geteuid() == 0

@@ -163,7 +163,7 @@ ROWS = (
             _open_nodes,
             warm_up=False,
             axes=("nodes", "CPU s/GB"),
-            budget_s=120.0,
+            budget_s=60.0,
         ),
         Row(
             "cluster.loss",
@@ -175,7 +175,7 @@ ROWS = (
             warm_up=False,
             sabotages=(Sabotage.STALL, Sabotage.FLIP),
             quick=False,
-            budget_s=60.0,
+            budget_s=25.0,
         ),
     )
     if os.geteuid() == 0

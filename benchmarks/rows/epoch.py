@@ -103,6 +103,6 @@ ROWS = (
         warm_up=False,
         sabotages=(Sabotage.FLIP, Sabotage.LRU),
         axes=("epoch", "hit ratio, %"),
-        budget_s=60.0,
+        budget_s=35.0,
     ),
 )

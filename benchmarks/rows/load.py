@@ -118,7 +118,7 @@ ROWS = (
         better=Better.LOWER,
         rounds=5,
         sabotages=(Sabotage.SLOW, Sabotage.FLIP),
-        budget_s=60.0,
+        budget_s=55.0,
     ),
     Row(
         "load.restore",
@@ -126,6 +126,7 @@ ROWS = (
         "GB/s",
         0.9,
         _open_restore,
+        budget_s=25.0,
     ),
     Row(
         "load.restore_cold",
@@ -134,5 +135,6 @@ ROWS = (
         1.0,
         _open_restore_cold,
         warm_up=False,
+        budget_s=30.0,
     ),
 )

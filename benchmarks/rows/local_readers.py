@@ -46,5 +46,6 @@ ROWS = (
         0.9,
         _open,
         rounds=5,
+        budget_s=40.0,
     ),
 )

@@ -118,6 +118,7 @@ ROWS = (
         0.95,
         _open_seq_1m,
         rounds=9,
+        budget_s=10.0,
     ),
     Row(
         "local.rand_4k",
@@ -126,6 +127,7 @@ ROWS = (
         0.80,
         _open_rand_4k,
         rounds=9,
+        budget_s=10.0,
     ),
     Row(
         "local.rand_4k_name",
@@ -134,5 +136,6 @@ ROWS = (
         0.80,
         _open_rand_4k_name,
         rounds=9,
+        budget_s=10.0,
     ),
 )

@@ -149,6 +149,7 @@ ROWS = (
         0.8,
         _open_warm,
         rounds=9,
+        budget_s=10.0,
     ),
     Row(
         "local.open_small_file",
@@ -157,6 +158,7 @@ ROWS = (
         0.8,
         _open_file,
         rounds=9,
+        budget_s=12.0,
     ),
     Row(
         "local.open_small_batch",
@@ -165,5 +167,6 @@ ROWS = (
         0.3,
         _open_batch,
         rounds=9,
+        budget_s=10.0,
     ),
 )

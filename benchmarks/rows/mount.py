@@ -163,6 +163,7 @@ ROWS = (
             0.95,
             partial(_open_reads, read_bytes=_MIB, mode="passthrough"),
             rounds=9,
+            budget_s=10.0,
         ),
         Row(
             "mount.rand_4k",
@@ -173,6 +174,7 @@ ROWS = (
             rounds=9,
             below="a passthrough read runs six more functions of the kernel than a native one; none of our"
             " code runs in it (ADR 0004)",
+            budget_s=12.0,
         ),
         Row(
             "mount.seq_1m_cached",
@@ -183,6 +185,7 @@ ROWS = (
             rounds=5,
             below="all bytes come from the kernel's page cache, which FUSE keeps in pages of 4 KiB and ext4"
             " in large folios; none of our code runs in it (ADR 0004)",
+            budget_s=10.0,
         ),
         Row(
             "mount.small",
@@ -191,6 +194,7 @@ ROWS = (
             0.5,
             partial(_open_small, mode="auto"),
             rounds=5,
+            budget_s=10.0,
         ),
         Row(
             "mount.small_passthrough",
@@ -201,6 +205,7 @@ ROWS = (
             rounds=5,
             below="an open that has to be asked for is a round trip to a process of Python"
             " (ADR 0004); `immutable` mounts, as in mount.small, do not ask",
+            budget_s=10.0,
         ),
         Row(
             "mount.walk",
@@ -210,6 +215,7 @@ ROWS = (
             _open_walk,
             rounds=5,
             sabotages=(Sabotage.SLOW,),
+            budget_s=40.0,
         ),
     )
     if available()

@@ -154,8 +154,9 @@ ROWS = (
             "files/s",
             2.0,
             _open_small,
-            rounds=7,
+            rounds=5,
             quick=False,
+            budget_s=35.0,
         ),
         Row(
             "mount_peers.seq_1m",
@@ -163,8 +164,9 @@ ROWS = (
             "GB/s",
             1.0,
             partial(_open_reads, read_bytes=_MIB),
-            rounds=7,
+            rounds=5,
             quick=False,
+            budget_s=25.0,
         ),
         Row(
             "mount_peers.rand_4k",
@@ -172,8 +174,9 @@ ROWS = (
             "reads/s",
             1.0,
             partial(_open_reads, read_bytes=_PAGE),
-            rounds=7,
+            rounds=5,
             quick=False,
+            budget_s=25.0,
         ),
         Row(
             "mount_peers.seq_1m_daemon",
@@ -181,8 +184,9 @@ ROWS = (
             "GB/s",
             2.0,
             partial(_open_reads, read_bytes=_MIB, daemon=True),
-            rounds=7,
+            rounds=5,
             quick=False,
+            budget_s=25.0,
         ),
         Row(
             "mount_peers.rand_4k_daemon",
@@ -190,8 +194,9 @@ ROWS = (
             "reads/s",
             2.0,
             partial(_open_reads, read_bytes=_PAGE, daemon=True),
-            rounds=7,
+            rounds=5,
             quick=False,
+            budget_s=25.0,
         ),
         Row(
             "mount_peers.walk",
@@ -199,9 +204,10 @@ ROWS = (
             "files/s",
             1.0,
             _open_walk,
-            rounds=7,
+            rounds=5,
             quick=False,
             sabotages=(Sabotage.SLOW,),
+            budget_s=40.0,
         ),
     )
     if available() and peers.installed()

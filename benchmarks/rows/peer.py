@@ -193,5 +193,6 @@ ROWS = (
         _open,
         below="speed is CPU time where both sides share two cores: the pair checks nothing, ours copies and"
         " sums every byte (0.1 s/GB) and spends 0.1 s/GB in Python (BULK.md)",
+        budget_s=16.0,
     ),
 )

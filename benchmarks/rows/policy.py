@@ -197,6 +197,8 @@ def _row(
     title: str,
     open_: Callable[[Bench], AbstractContextManager[Sides]],
     target: float = 0.99,
+    *,
+    budget_s: float,
 ) -> Row:
     return Row(
         f"policy.{name}",
@@ -208,7 +210,7 @@ def _row(
         warm_up=False,
         sabotages=(Sabotage.LRU,),
         axes=("epoch", "hit ratio, %"),
-        budget_s=90.0,
+        budget_s=budget_s,
     )
 
 
@@ -217,21 +219,27 @@ ROWS = (
         "epochs",
         "one job, every shard once per epoch: hits over c, the worst c of 10..90%",
         _epochs,
+        budget_s=6.0,
     ),
-    _row("jobs", "2 and 4 jobs on one dataset: hits over c", _jobs),
+    _row("jobs", "2 and 4 jobs on one dataset: hits over c", _jobs, budget_s=12.0),
     _row(
         "switch",
         "a job ends, another dataset is read, from its second epoch on: hits over c",
         _switch,
+        budget_s=5.0,
     ),
-    _row("two_datasets", "two datasets at one time: hits over half of c", _two),
+    _row("two_datasets", "two datasets at one time: hits over half of c", _two, budget_s=8.0),
     _row(
-        "recorded", "epochs and validation runs as recorded from a loader: hits over c", _recorded
+        "recorded",
+        "epochs and validation runs as recorded from a loader: hits over c",
+        _recorded,
+        budget_s=4.0,
     ),
     _row(
         "scan",
         "popular shards beside as many read once: hits over those of S3-FIFO",
         _scan,
         0.95,
+        budget_s=18.0,
     ),
 )

@@ -110,6 +110,7 @@ ROWS = (
         _open_start,
         better=Better.LOWER,
         warm_up=False,
+        budget_s=75.0,
     ),
     Row(
         "scale.index_ram",
@@ -120,5 +121,6 @@ ROWS = (
         better=Better.LOWER,
         warm_up=False,
         sabotages=(Sabotage.FLIP, Sabotage.FAT),
+        budget_s=32.0,
     ),
 )

@@ -139,6 +139,7 @@ ROWS = (
         0.8,
         _lookups,
         sabotages=(Sabotage.SLOW,),
+        budget_s=10.0,
     ),
     Row(
         "scale.placement_change",
@@ -148,6 +149,7 @@ ROWS = (
         _change,
         better=Better.LOWER,
         sabotages=(Sabotage.SLOW,),
+        budget_s=18.0,
     ),
     Row(
         "scale.placement_balance",
@@ -159,5 +161,6 @@ ROWS = (
         rounds=1,
         warm_up=False,
         sabotages=(Sabotage.UNEVEN,),
+        budget_s=8.0,
     ),
 )

@@ -180,8 +180,9 @@ ROWS = (
             "% AU",
             0.95,
             partial(_open_hot, job=job),
+            rounds=2,
             quick=job.model is COSMOFLOW,
-            budget_s=60.0,
+            budget_s=45.0,
         )
         for job in JOBS
     ),
@@ -192,9 +193,10 @@ ROWS = (
             "% AU",
             0.8,
             partial(_open_first, job=job),
+            rounds=3,
             warm_up=False,
             quick=False,
-            budget_s=60.0,
+            budget_s=25.0,
         )
         for job in JOBS
     ),

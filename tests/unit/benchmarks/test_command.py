@@ -1,10 +1,11 @@
 import json
+from dataclasses import replace
 
 import pytest
 from click.testing import CliRunner
 
 from benchmarks import rows
-from benchmarks.__main__ import main
+from benchmarks.__main__ import WHOLE_RUN_S, main
 from benchmarks.bench import Row
 from benchmarks.results import BenchError
 from benchmarks.rows import CATALOGUE, select
@@ -29,6 +30,19 @@ def test_names_are_unique_and_suites_select_their_rows():
     assert {row.name for row in select(["quick"])} == {r.name for r in CATALOGUE if r.quick}
     with pytest.raises(BenchError, match="no row"):
         select(["har"])
+
+
+def test_the_times_that_rows_may_take_add_up_to_a_whole_run():
+    assert sum(row.budget_s for row in CATALOGUE) <= WHOLE_RUN_S
+
+
+def test_run_says_what_took_too_long(monkeypatch):
+    row = replace(CATALOGUE[0], budget_s=0.0)
+    monkeypatch.setattr("benchmarks.__main__.select", lambda _: [row])
+    monkeypatch.setattr("benchmarks.__main__.WHOLE_RUN_S", 0.0)
+    shown = call(*TINY, "--no-gate").output
+    for expected in ("1 row in", "harness.self took", "this one was longer"):
+        assert expected in shown
 
 
 def test_run_compare_report(tmp_path):

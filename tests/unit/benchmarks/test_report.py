@@ -17,7 +17,7 @@ BROKEN = replace(ROW, row="a.b", value=None, limit=None, ratio=None, spread={}, 
 
 
 def test_the_page_needs_nothing_else_and_shows_everything():
-    page = html([FULL, BROKEN])
+    page = html([FULL, BROKEN], {})
     assert not re.search(r"(src|href)\s*=|url\(|@import|<script", page)
     for expected in (
         "local.x",
@@ -34,12 +34,19 @@ def test_the_page_needs_nothing_else_and_shows_everything():
 
 
 def test_rows_that_miss_come_first():
-    page = html([replace(FULL, row="fine", ok=True), replace(FULL, row="missed", ok=False)])
+    page = html([replace(FULL, row="fine", ok=True), replace(FULL, row="missed", ok=False)], {})
     assert page.index(">missed<") < page.index(">fine<")
 
 
+def test_a_miss_says_why_and_no_other_row_does():
+    notes = {"fine": "unused", "missed": "the <kernel>"}
+    page = html([replace(FULL, row="fine", ok=True), replace(FULL, row="missed")], notes)
+    assert "Why it misses: the &lt;kernel&gt;." in page
+    assert "unused" not in page
+
+
 def test_no_rows_make_a_page_too():
-    assert "No rows" in html([])
+    assert "No rows" in html([], {})
 
 
 def test_labels_are_escaped():
@@ -53,7 +60,7 @@ def test_labels_are_escaped():
 def test_curves_of_a_run_are_drawn_with_their_axes():
     run = run_record(Measured(1.0, curves={"c = 50%": [(1, 0.0), (2, 0.5)]}))
     later = run_record(Measured(1.0, curves={"c = 50%": [(2, 0.5)]}))
-    page = html([replace(FULL, runs={"hotshard": [run, later]}, axes=["epoch", "hit ratio"])])
+    page = html([replace(FULL, runs={"hotshard": [run, later]}, axes=["epoch", "hit ratio"])], {})
     assert len(re.findall(r'<circle class="k0"', page)) == 2  # those of the fuller run
     for expected in ("c = 50%", ">epoch<", ">hit ratio<", "<polyline"):
         assert expected in page

@@ -117,8 +117,8 @@ ROWS = (
         "GB/s",
         0.8,
         _open,
-        below="protobuf and gRPC copy each message, and each pread hops to a thread; clients on the node itself"
-        " never come this way (PERFORMANCE.md, gRPC reads)",
+        below="protobuf and gRPC copy each message, and each pread hops to a thread; clients on the"
+        " node itself never come this way (PERFORMANCE.md, gRPC reads)",
         rounds=5,
         budget_s=20.0,
     ),

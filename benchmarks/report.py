@@ -147,14 +147,23 @@ def _card(each: RowResult, note: str) -> str:
 
 
 def _curves(each: RowResult) -> str:
-    """The fullest curves of every side: rows may draw theirs in one round only."""
-    found = []
-    for side, runs in each.runs.items():
+    """The fullest curves of every side: rows may draw theirs in one round only.
+
+    A curve has the colour of its name and the dash of its side.
+    """
+    found: list[svg.Curve] = []
+    colours: dict[str, int] = {}
+    sides = sorted(each.runs, key=lambda side: side != OURS)
+    for side in sides:
+        runs = each.runs[side]
         drawn = [c for run in runs if isinstance(c := run.get("curves"), Mapping)]
         fullest = max(drawn, key=lambda curves: sum(map(len, curves.values())), default={})
+        dash = len({curve.dash for curve in found})
         for name, points in fullest.items():
-            label = name if side == OURS else f"{name} ({side})"
-            found.append(svg.Curve(label, [(float(x), float(y)) for x, y in points]))
+            label = name if side == OURS else f"{name}, {side}"
+            colour = colours.setdefault(name, len(colours))
+            spots = [(float(x), float(y)) for x, y in points]
+            found.append(svg.Curve(label, spots, colour, dash))
     axes = each.axes if len(each.axes) == 2 else ("", "")
     return svg.curves(found, title=f"curves of {each.row}", axes=axes) if found else ""
 

@@ -12,6 +12,8 @@ from html import escape
 Point = tuple[float, float]
 
 _COLOURS = 6
+_DASHES = 3
+_LEGEND_COLUMNS = 3
 _BAR_STEP = 25
 _LABEL_WIDTH = 150
 _CARD_WIDTH = 520
@@ -53,6 +55,10 @@ class Curve:
 
     label: str
     points: Sequence[Point]
+    colour: int | None = None
+    """Curves that belong together share one; default: each has its own."""
+    dash: int = 0
+    """0 is solid; others tell apart curves of one colour."""
 
 
 def bars(items: Sequence[Bar], *, title: str) -> str:
@@ -182,7 +188,7 @@ def _plot(
 
     bottom = _TOP + _CURVE_HEIGHT
     legend = bottom + (44 if axes[0] else 30)
-    parts = [_open(_CARD_WIDTH, legend + 18 * len(items), title)]
+    parts = [_open(_CARD_WIDTH, legend + 18 * _legend_lines(items), title)]
     for x, name in x_ticks:
         at = place(x, y_ticks[0][0])[0]
         parts += [
@@ -199,11 +205,26 @@ def _plot(
         parts.append(_text(_LEFT + width / 2, bottom + 32, axes[0], "middle", "dim"))
         parts.append(_text(_LEFT + 4, _TOP + 10, axes[1], "start", "dim"))
     for number, each in enumerate(items):
-        parts += _curve(each, f"k{number % _COLOURS}", place, dots=dots)
-        at = legend + 18 * number
-        parts.append(_line(f"k{number % _COLOURS}", (_LEFT, at), (_LEFT + 20, at)))
-        parts.append(_text(_LEFT + 28, at + 4, each.label, "start"))
-    return "".join([*parts, "</svg>"])
+        parts += _curve(each, _kind(each, number), place, dots=dots)
+    return "".join([*parts, *_legend(items, legend), "</svg>"])
+
+
+def _kind(curve: Curve, number: int) -> str:
+    colour = f"k{(number if curve.colour is None else curve.colour) % _COLOURS}"
+    return f"{colour} d{curve.dash % _DASHES}" if curve.dash else colour
+
+
+def _legend_lines(items: Sequence[Curve]) -> int:
+    return len(items) if len(items) <= _COLOURS else -(-len(items) // _LEGEND_COLUMNS)
+
+
+def _legend(items: Sequence[Curve], top: float) -> Iterable[str]:
+    """The names of curves, one below the other, in several columns if they are many."""
+    for number, each in enumerate(items):
+        column, line = divmod(number, _legend_lines(items))
+        left, at = 2 + column * (_CARD_WIDTH - 2) / _LEGEND_COLUMNS, top + 18 * line
+        yield _line(_kind(each, number), (left, at), (left + 20, at))
+        yield _text(left + 26, at + 4, each.label, "start")
 
 
 def _curve(

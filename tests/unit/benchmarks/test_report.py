@@ -82,3 +82,11 @@ def test_a_target_stands_where_its_value_would():
 
 def test_durations():
     assert [svg.duration(ns) for ns in (5, 1500, 2e6, 3e9)] == ["5 ns", "1.5 µs", "2 ms", "3 s"]
+
+
+def test_curves_of_other_sides_have_the_colour_of_their_name_and_a_dash_of_their_own():
+    run = run_record(Measured(1.0, curves={"c=10%": [(1, 0.0)], "c=50%": [(1, 0.5)]}))
+    page = html([replace(FULL, runs={"LRU": [run], "hotshard": [run]}, axes=["epoch", "%"])], {})
+    assert page.index("c=10%</title>") < page.index("c=10%, LRU</title>")
+    for kind in ("k0", "k1", "k0 d1", "k1 d1"):
+        assert len(re.findall(rf'<polyline class="{kind}"', page)) == 1

@@ -34,7 +34,7 @@ from hotshard.core import bulkwire as wire
 from hotshard.core.objects import ObjectInfo
 
 _BLOCK = 8 << 20
-_GRPC_SHARE = 4
+_GRPC_SHARE = 8
 """It is slow: it moves one part in so many."""
 Ask = Callable[[Want, Landing], Awaitable[Fetched]]
 _SENDER = """

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from cache_server.cache import Cache
 from cache_server.catalog import Catalog
 from cache_server.cluster.blocks import ClusterBlocks
@@ -83,6 +85,16 @@ class Member:
         return sum(
             v for k, v in self.metrics.snapshot().items() if k.startswith("hotshard_peer_received")
         )
+
+
+def no_deadlines(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For tests of who is asked, and not of how soon.
+
+    All members share the processor and the loop of the test: on a busy machine they all stand still for
+    seconds, an attempt passes its deadline, and the next source is asked, rightly.
+    """
+    monkeypatch.setattr("cache_server.cluster.bulk_client.ATTEMPT_S", 60.0)
+    monkeypatch.setattr("cache_server.cluster.bulk_client.CONNECT_S", 60.0)
 
 
 @asynccontextmanager

@@ -5,7 +5,7 @@ import pytest
 from hotshard.core.blocks import shard_digest
 from hotshard.core.errors import OriginUnavailable, StaleObject
 from support.cache import BLOCK
-from support.cluster import cluster, member, read
+from support.cluster import cluster, member, no_deadlines, read
 from support.content import content
 
 
@@ -15,7 +15,8 @@ def owner_of(members, origin, uri):
     return next(m for m in members if m.placement.me == first.id)
 
 
-async def test_each_block_is_read_from_the_origin_once_by_the_cluster(tmp_path):
+async def test_each_block_is_read_from_the_origin_once_by_the_cluster(tmp_path, monkeypatch):
+    no_deadlines(monkeypatch)
     async with cluster(tmp_path, 4) as (origin, members):
         bodies = {}
         for i in range(20):

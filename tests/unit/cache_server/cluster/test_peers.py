@@ -16,7 +16,7 @@ from hotshard.core import bulkwire as wire
 from hotshard.core.blocks import shard_digest
 from hotshard.core.errors import Overloaded
 from support.cache import BLOCK
-from support.cluster import cluster, read
+from support.cluster import cluster, no_deadlines, read
 from support.content import content
 
 
@@ -52,8 +52,9 @@ def owners(members, origin, uri):
     return [by_id[i] for i in ranked] + rest
 
 
-async def test_wrong_bytes_are_never_given_and_the_next_source_is_asked(tmp_path):
+async def test_wrong_bytes_are_never_given_and_the_next_source_is_asked(tmp_path, monkeypatch):
     """SEMANTICS 14: bytes of a peer are checked before they are kept or served."""
+    no_deadlines(monkeypatch)
     async with cluster(tmp_path, 3) as (origin, members):
         body = content(3 * BLOCK)
         uri = origin.put("a", body)

@@ -57,9 +57,12 @@ def serve(**given: Any) -> None:
     What it mounted stays mounted when it ends, however it ends: the next one goes on serving it.
     """
     options = defaults.DriverOptions(**given)
+    from hotshard.mount.nursery import Nursery
+
+    nursery = Nursery()  # loads while the driver does
     from hotshard.csi.driver import run
 
-    run(options)
+    run(options, nursery)
 
 
 @csi.command(short_help="Hold the mounts while the driver is replaced.")

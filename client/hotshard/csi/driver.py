@@ -15,6 +15,7 @@ import time
 from hotshard.csi.options import DriverOptions
 from hotshard.csi.volumes import Volumes
 from hotshard.mount import logs
+from hotshard.mount.nursery import Nursery
 
 log = logging.getLogger(__name__)
 
@@ -24,9 +25,9 @@ EXIT_FAILED = 1
 class Driver:
     """One instance."""
 
-    def __init__(self, options: DriverOptions) -> None:
+    def __init__(self, options: DriverOptions, nursery: Nursery) -> None:
         self._options = options
-        self._volumes = Volumes(options)
+        self._volumes = Volumes(options, nursery.launch)
         self._ending = threading.Event()
         self._code = 0
         self._wake, self._wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
@@ -60,8 +61,8 @@ class Driver:
         self._front = front  # a gRPC server that nobody holds stops
 
 
-def run(options: DriverOptions) -> None:
-    """Be the driver; does not return.
+def run(options: DriverOptions, nursery: Nursery) -> None:
+    """Be the driver; does not return. Readers come from the nursery.
 
     Raises:
         OSError: kubelet's directories are not there, or not writable.
@@ -69,7 +70,7 @@ def run(options: DriverOptions) -> None:
     logs.set_up("hotshard-csi")
     for directory in (options.mounts_dir, options.metrics_dir):
         os.makedirs(directory, mode=0o700, exist_ok=True)
-    code = Driver(options).run()
+    code = Driver(options, nursery).run()
     logging.shutdown()
     # Not by sys.exit: gRPC's threads may be inside a call.
     os._exit(code)

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from hotshard.mount.config import Plan
-from hotshard.mount.keeper import Keeper
+from hotshard.mount.keeper import Keeper, Launch
 from hotshard.mount.state import Incompatible, State
 
 log = logging.getLogger(__name__)
@@ -57,7 +57,8 @@ class Served:
 class ServedMounts:
     """By name."""
 
-    def __init__(self) -> None:
+    def __init__(self, launch: Launch) -> None:
+        self._launch = launch
         self._served: dict[str, Served] = {}
 
     def __iter__(self) -> Iterator[Served]:
@@ -73,7 +74,8 @@ class ServedMounts:
     def start(self, name: str, plan: Plan, devices: list[int], state: State) -> Served:
         """Serve a mount; takes over the descriptors. Does not wait for its reader."""
         now_s = time.monotonic()
-        served = Served(name, plan, devices, state, Keeper(devices, state, plan, -1), now_s)
+        keeper = Keeper(devices, state, plan, -1, self._launch)
+        served = Served(name, plan, devices, state, keeper, now_s)
         self._served[name] = served
         served.keeper.tick(now_s)
         return served

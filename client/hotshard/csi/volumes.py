@@ -33,7 +33,7 @@ from hotshard.csi.volume import Rejected, Wish
 from hotshard.mount import survey
 from hotshard.mount.command import check_source
 from hotshard.mount.config import MountOptions, Plan
-from hotshard.mount.keeper import PERIOD_S
+from hotshard.mount.keeper import PERIOD_S, Launch
 from hotshard.mount.state import HEARTBEAT_AT
 
 log = logging.getLogger(__name__)
@@ -45,14 +45,14 @@ DIRECT_AFTER_S = 5.0
 class Volumes:
     """All volumes of this node. Safe for threads."""
 
-    def __init__(self, options: DriverOptions) -> None:
+    def __init__(self, options: DriverOptions, launch: Launch) -> None:
         self._options = options
         self._lock = threading.Lock()
         self._busy: set[str] = set()
         self._ledger = Ledger(options.ledger)
         self._keeper = KeeperLine(options.keeper_socket)
         self._next_s = 0.0
-        self.served = ServedMounts()
+        self.served = ServedMounts(launch)
         self.healed = 0
         """File systems that had died and were mounted anew."""
 

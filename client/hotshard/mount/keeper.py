@@ -24,6 +24,7 @@ import signal
 import socket
 import sys
 import time
+from collections.abc import Callable
 
 from hotshard.mount import device, logs
 from hotshard.mount.config import Plan
@@ -41,16 +42,18 @@ KILL_TIMEOUT_S = 1.0
 class Child:
     """A reader process, started or taken over."""
 
-    def __init__(self, pid: int, control: socket.socket, now_s: float, *, serving: bool) -> None:
+    def __init__(
+        self, pid: int, pidfd: int, control: socket.socket, now_s: float, *, serving: bool
+    ) -> None:
         self.pid = pid
+        self.pidfd = pidfd
         self.control = control
         self.control.settimeout(0)
-        self.pidfd = os.pidfd_open(pid)
         self.started_s = now_s
         self.serving = serving
         """It was told to go on with the state."""
         self.settled = False
-        """It serves, or has loaded everything and waits for its predecessor to end."""
+        """It has loaded everything, and serves or waits for its predecessor to end."""
 
     def send(self, word: bytes) -> None:
         """Tell it something; if it is dead, its pidfd says so."""
@@ -83,10 +86,45 @@ class Child:
         self.control.close()
 
 
+Launch = Callable[[list[int], str], tuple[int, int]]
+"""Starts a reader, given its descriptors (devices, state, control) and its plan; its pid and pidfd."""
+
+
+def _numbers(devices: list[int]) -> str:
+    return ",".join(map(str, devices))
+
+
+def _spawn(module: str, fds: list[int], arguments: list[str]) -> int:
+    """Start one of our programs with some of our descriptors."""
+    for fd in fds:
+        os.set_inheritable(fd, True)  # noqa: FBT003
+    try:
+        command = [sys.executable, "-m", f"hotshard.mount.{module}", *arguments]
+        return os.posix_spawn(sys.executable, command, os.environ)
+    finally:
+        for fd in fds:
+            os.set_inheritable(fd, False)  # noqa: FBT003
+
+
+def spawn_reader(fds: list[int], plan: str) -> tuple[int, int]:
+    """A reader from the code that is on disk now; see Launch."""
+    *devices, state, control = fds
+    pid = _spawn("reader", fds, [_numbers(devices), str(state), str(control), plan])
+    return pid, os.pidfd_open(pid)
+
+
 class Keeper:
     """Watches over the reader of one mount. `tick` is the whole policy; it never blocks."""
 
-    def __init__(self, devices: list[int], state: State, plan: Plan, notify: int) -> None:
+    def __init__(
+        self,
+        devices: list[int],
+        state: State,
+        plan: Plan,
+        notify: int,
+        launch: Launch = spawn_reader,
+    ) -> None:
+        self._launch = launch
         self._devices = devices
         self._state = state
         self._plan = plan
@@ -103,7 +141,8 @@ class Keeper:
 
     def adopt(self, pid: int, control: socket.socket) -> None:
         """Watch a reader whose keeper died."""
-        self._reader = Child(pid, control, time.monotonic(), serving=True)
+        pidfd = os.pidfd_open(pid)
+        self._reader = Child(pid, pidfd, control, time.monotonic(), serving=True)
 
     def run(self) -> None:
         """Until the mount is gone, or given up."""
@@ -226,18 +265,11 @@ class Keeper:
     def _start(self, now_s: float) -> Child:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
-            pid = _spawn(
-                "reader",
-                [*self._devices, self._state.fd, theirs.fileno()],
-                [
-                    _numbers(self._devices),
-                    str(self._state.fd),
-                    str(theirs.fileno()),
-                    self._plan.to_json(),
-                ],
+            pid, pidfd = self._launch(
+                [*self._devices, self._state.fd, theirs.fileno()], self._plan.to_json()
             )
         log.info("reader %d started", pid)
-        return Child(pid, ours, now_s, serving=False)
+        return Child(pid, pidfd, ours, now_s, serving=False)
 
     def _go(self, child: Child) -> None:
         self._state.beat(0)
@@ -312,22 +344,6 @@ def notify_systemd(text: str) -> None:
     with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
         sock.connect("\0" + address[1:] if address.startswith("@") else address)
         sock.send(text.encode())
-
-
-def _numbers(devices: list[int]) -> str:
-    return ",".join(map(str, devices))
-
-
-def _spawn(module: str, fds: list[int], arguments: list[str]) -> int:
-    """Start one of our programs with some of our descriptors."""
-    for fd in fds:
-        os.set_inheritable(fd, True)  # noqa: FBT003
-    try:
-        command = [sys.executable, "-m", f"hotshard.mount.{module}", *arguments]
-        return os.posix_spawn(sys.executable, command, os.environ)
-    finally:
-        for fd in fds:
-            os.set_inheritable(fd, False)  # noqa: FBT003
 
 
 def main(argv: list[str]) -> int:

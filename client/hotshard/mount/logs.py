@@ -35,4 +35,4 @@ def set_up(program: str) -> None:
         syslog.openlog(program, syslog.LOG_PID, syslog.LOG_DAEMON)
         handler, style = SyslogHandler(), "%(levelname)s %(message)s"
     handler.setFormatter(logging.Formatter(style))
-    logging.basicConfig(level=logging.INFO, handlers=[handler])
+    logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)

@@ -7,8 +7,8 @@ it says "ready" there, and stops when told to. When the keeper dies, the reader 
 on; in a supervised mount it ends, and leaves what it has begun to the reader that comes next.
 
 Order at the start: map the state, wait until no other reader has it, have unanswered requests sent again,
-serve. What takes time to load (protobuf) is loaded by the first request that needs it, unless a predecessor
-serves meanwhile.
+serve. What takes time to load (protobuf) is loaded while what is known is served already, or while a
+predecessor serves; "ready" is said when it is loaded and what waited for it has been answered.
 """
 
 import logging
@@ -20,6 +20,7 @@ import socket
 import sys
 import threading
 import time
+from typing import NoReturn
 
 from hotshard.mount import codec, logs
 from hotshard.mount.config import Plan
@@ -34,7 +35,7 @@ from hotshard.mount.loop import TEND_PERIOD_S, Loop
 from hotshard.mount.parts import Parts
 from hotshard.mount.pool import Pool
 from hotshard.mount.publish import Publisher
-from hotshard.mount.session import Agreement
+from hotshard.mount.session import Agreement, InFlight
 from hotshard.mount.state import HANDLES, Arena, Claim, Incompatible, RequestSlots, State
 
 log = logging.getLogger(__name__)
@@ -42,11 +43,38 @@ log = logging.getLogger(__name__)
 EXIT_INCOMPATIBLE = 3
 LISTING_THREADS = 8
 CLAIM_PERIOD_S = 0.005
+ARRIVAL_PERIOD_S = 0.01
+ARRIVAL_MAX_S = 2.0
 LOADED = b"loaded"
 READY = b"ready"
 STANDBY = b"standby"
 STOP = b"stop"
 GO = b"go"
+
+
+class Arrival:
+    """When a new reader is there: it has loaded everything, and answered what waited until then.
+
+    Before that, to take it for one that serves would be wrong: who kills it then, because the next one is
+    at hand, makes the same requests wait once more. A server that is away does not keep it from arriving.
+    """
+
+    def __init__(self, in_flight: InFlight) -> None:
+        self._in_flight = in_flight
+        self._waiting: set[int] | None = None
+        self._limit_s = 0.0
+        self._loading = threading.Thread(target=preload, name="preload", daemon=True)
+        self._loading.start()
+
+    def complete(self, now_s: float) -> bool:
+        """Whether it is there; to be asked again and again."""
+        if self._loading.is_alive():
+            return False
+        if self._waiting is None:
+            self._waiting = set(self._in_flight.uniques())
+            self._limit_s = now_s + ARRIVAL_MAX_S
+        self._waiting.intersection_update(self._in_flight.uniques())
+        return not self._waiting or now_s >= self._limit_s
 
 
 class Reader:
@@ -62,14 +90,19 @@ class Reader:
     def run(self, control: socket.socket) -> None:
         """Serve until the mount is gone, or the keeper says stop."""
         loop, publisher = self._begin()
-        control.send(READY)
+        arrival = Arrival(loop.in_flight)
         control.settimeout(0)
+        said = False
         while not loop.ended.is_set():
             now_s = time.monotonic()
+            if not said and arrival.complete(now_s):
+                said = True
+                control.send(READY)
             if loop.tend(now_s):
                 self._state.beat(time.monotonic_ns())
             publisher.tend(now_s)
-            if select.select([control], [], [], TEND_PERIOD_S)[0]:
+            period_s = TEND_PERIOD_S if said else ARRIVAL_PERIOD_S
+            if select.select([control], [], [], period_s)[0]:
                 control = self._listen(control)
             if self._stopping:
                 self._drain(loop)
@@ -174,18 +207,16 @@ def _wait_for(claim: Claim, control: socket.socket) -> bool:
     return True
 
 
-def main(argv: list[str]) -> int:
-    """Entry point."""
-    devices = [int(text) for text in argv[1].split(",")]
+def serve(devices: list[int], state_fd: int, control: socket.socket, plan: Plan) -> int:
+    """Be the reader of a mount; the exit code. There is one for a process, in its main thread."""
     logs.set_up("hotshard-mount")
     signal.signal(
         signal.SIGINT, signal.SIG_IGN
     )  # a ^C for a foreground mount is the keeper's to handle
     sys.setswitchinterval(0.001)
     threading.stack_size(1 << 20)
-    control = socket.socket(fileno=int(argv[3]))
     try:
-        state = State(int(argv[2]))
+        state = State(state_fd)
     except Incompatible as error:
         log.error("%s", error)  # noqa: TRY400
         return EXIT_INCOMPATIBLE
@@ -194,12 +225,22 @@ def main(argv: list[str]) -> int:
         preload()  # a predecessor serves still
     if control.recv(16) != GO or not _wait_for(Claim(state.fd), control):
         return 0
-    reader = Reader(devices, state, Plan.from_json(argv[4]))
-    reader.run(control)
+    Reader(devices, state, plan).run(control)
     return 0
 
 
-if __name__ == "__main__":
-    code = main(sys.argv)
+def end(code: int) -> NoReturn:
+    """End the process: threads may be inside the kernel; nothing is left to clean up."""
     logging.shutdown()
-    os._exit(code)  # threads may be inside the kernel; nothing is left to clean up
+    os._exit(code)
+
+
+def main(argv: list[str]) -> int:
+    """Entry point."""
+    devices = [int(text) for text in argv[1].split(",")]
+    control = socket.socket(fileno=int(argv[3]))
+    return serve(devices, int(argv[2]), control, Plan.from_json(argv[4]))
+
+
+if __name__ == "__main__":
+    end(main(sys.argv))

@@ -134,6 +134,10 @@ class InFlight:
     def __contains__(self, unique: int) -> bool:
         return unique in self._pending
 
+    def uniques(self) -> list[int]:
+        """The numbers of all of them now."""
+        return list(self._pending)
+
     def add(self, pending: Pending) -> None:
         """From now on `take` may be called for it."""
         self._pending[pending.request.unique] = pending

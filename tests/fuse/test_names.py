@@ -83,6 +83,16 @@ def test_extended_attributes_tell_the_truth(mount, source):
     assert caught.value.errno == errno.ENODATA
 
 
+def test_without_attributes_the_kernel_asks_once_and_never_again(mount, source):
+    mounted = mount(source, xattrs="no")
+    for name in ("security.capability", "user.hotshard.uri"):
+        with pytest.raises(OSError, match="not supported"):
+            os.getxattr(mounted / "top", name)
+    assert mounted.metrics()['hotshard_mount_requests_total{opcode="getxattr"}'] == 1
+    subprocess.run(["ls", "-l", str(mounted.path)], check=True, stdout=subprocess.DEVNULL)
+    assert mounted.metrics()['hotshard_mount_requests_total{opcode="getxattr"}'] == 1
+
+
 def test_statfs(mount, source):
     mounted = mount(source)
     os.listdir(mounted.path)

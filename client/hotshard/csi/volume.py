@@ -21,7 +21,7 @@ from hotshard.mount.config import MODES, MountOptions, parse_options
 SOCKET = "socket"
 # What a user may ask for. The rest of the mount's options name files and addresses of the node.
 OPTIONS = ("mode", "immutable", "ttl_s", "uid", "gid", "umask", "request_timeout_s", "list_timeout_s",
-           "read_ahead_kib", "threads", "workers", "resend")  # fmt: skip
+           "read_ahead_kib", "threads", "workers", "resend", "xattrs")  # fmt: skip
 ATTRIBUTES = ("origin", "prefix", *OPTIONS)
 _EPHEMERAL = "csi.storage.k8s.io/ephemeral"
 _OF_KUBERNETES = ("csi.storage.k8s.io/", "storage.kubernetes.io/")

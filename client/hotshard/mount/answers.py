@@ -2,7 +2,6 @@
 
 import errno
 import logging
-import os
 import time
 from collections.abc import Callable
 from typing import NamedTuple, TypeVar
@@ -24,7 +23,7 @@ class Refusal(Exception):
     """The answer to a request is an errno."""
 
     def __init__(self, code: int) -> None:
-        super().__init__(os.strerror(code))
+        super().__init__(code)  # no words: some programs ask for what is not there, file after file
         self.errno = code
 
 

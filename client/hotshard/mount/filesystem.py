@@ -35,6 +35,7 @@ class Filesystem:
         self._handles = parts.handles
         self._directories = parts.directories
         self._lock = parts.directories.lock
+        self._xattrs = options.xattrs
         self._timeout_s = options.request_timeout_s
         self._list_timeout_s = options.list_timeout_s
         self._absent_s = min(options.ttl_s, _ABSENT_S)
@@ -182,15 +183,18 @@ class Filesystem:
         return codec.statfs_out(size=size, files=files, name_bytes_max=NAME_BYTES_MAX)
 
     def _getxattr(self, request: Request, _task: Task) -> Answer:
+        if not self._xattrs:
+            raise Refusal(errno.ENOSYS)  # once: the kernel does not ask again
         size, name = request.body
+        listing = request.opcode == Op.LISTXATTR
+        if not listing and not name.startswith(_XATTR_PREFIX):
+            # `ls -l` asks each file for two of others: its label and its access list.
+            raise Refusal(errno.ENODATA)
         with self._lock:
             facts = self._facts(request.node)
-        if request.opcode == Op.LISTXATTR:
+        if listing:
             value = b"".join(_XATTR_PREFIX + key.encode() + b"\0" for key in facts)
-        elif (
-            name.startswith(_XATTR_PREFIX)
-            and (key := name[14:].decode("utf-8", "replace")) in facts
-        ):
+        elif (key := name[len(_XATTR_PREFIX) :].decode("utf-8", "replace")) in facts:
             value = facts[key].encode()
         else:
             raise Refusal(errno.ENODATA)

@@ -64,8 +64,8 @@ class MountOptions:
     files_max: int = 4096
     """Open files of the cache kept for reuse; at most half of RLIMIT_NOFILE."""
     xattrs: bool = True
-    """Files have attributes (user.hotshard.*). `no`: the kernel asks us for none, ever: `ls -l` asks for two
-    of each file, of others, and takes several times as long for them."""
+    """Files have attributes (user.hotshard.*). `no`: the kernel asks us for none. `ls -l` wants two others
+    of each file, and takes several times as long for them."""
     read_ahead_kib: int = 1024
     """How far the kernel reads ahead of a sequential reader in cached mode."""
     resend: bool = True

@@ -173,8 +173,8 @@ def _open_first(bench: Bench, job: Job) -> Iterator[Sides]:
 
 
 _BELOW_FIRST = (
-    "the accelerators want more than two cores can fetch, so what counts is CPU per GB: ours, checked, on the"
-    " disk and handed on, needs 1.4 times that of obstore into memory (PERFORMANCE.md, Training)"
+    "the accelerators want more than two cores can fetch, so what counts is CPU per GB: ours, checked, on"
+    " the disk and handed on, needs 1.4 times that of obstore into memory (PERFORMANCE.md, Training)"
 )
 ROWS = (
     *(

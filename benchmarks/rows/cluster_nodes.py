@@ -161,7 +161,7 @@ ROWS = (
             "GB/s",
             1.0,
             _open_nodes,
-            below="nine servers and eight readers share two cores: ours reads each byte from the bucket once, and"
+            below="all servers and readers share two cores: ours reads each byte from the bucket once, and"
             " moves, checks and stores it at eight nodes, which a second pass is served from",
             warm_up=False,
             axes=("nodes", "CPU s/GB"),

@@ -118,7 +118,7 @@ ROWS = (
         better=Better.LOWER,
         rounds=5,
         sabotages=(Sabotage.SLOW, Sabotage.FLIP),
-        budget_s=55.0,
+        budget_s=50.0,
     ),
     Row(
         "load.restore",

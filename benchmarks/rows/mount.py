@@ -215,7 +215,7 @@ ROWS = (
             _open_walk,
             rounds=5,
             sabotages=(Sabotage.SLOW,),
-            budget_s=40.0,
+            budget_s=25.0,
         ),
     )
     if available()

@@ -213,7 +213,7 @@ ROWS = (
             rounds=5,
             quick=False,
             sabotages=(Sabotage.SLOW,),
-            budget_s=40.0,
+            budget_s=35.0,
         ),
     )
     if available() and peers.installed()

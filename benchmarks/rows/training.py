@@ -186,7 +186,7 @@ ROWS = (
             partial(_open_hot, job=job),
             rounds=2,
             quick=job.model is COSMOFLOW,
-            budget_s=45.0,
+            budget_s=50.0,
         )
         for job in JOBS
     ),
@@ -201,7 +201,7 @@ ROWS = (
             rounds=3,
             warm_up=False,
             quick=False,
-            budget_s=25.0,
+            budget_s=28.0,
         )
         for job in JOBS
     ),

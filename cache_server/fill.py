@@ -12,6 +12,7 @@ import asyncio
 import logging
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Coroutine
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -156,7 +157,7 @@ class Fill(ABC):
         """
         want, file_offset = self._want(block, algorithm)
         peers = self._mounted.peers
-        if peers is not None:
+        if peers is not None and go_on is None:
             target = Target((await self._file()).fd, file_offset)
             found = await self._from_peers(peers, want, target, flight)
             if found is not None:
@@ -168,17 +169,26 @@ class Fill(ABC):
             with step("slot"):
                 await slots.acquire(flight.ticket)
         try:
-            if go_on is not None:
-                fetched = await go_on()
-            else:
-                target = Target((await self._file()).fd, file_offset)
-                fetched = await self._from_origin(want, target, flight)
+            target = Target((await self._file()).fd, file_offset)
+            fetched = await self._from_origin(want, target, flight, go_on)
         finally:
             slots.release(flight.ticket)
         self._tools.on_bytes(self.key.uri, "origin", want.length)
         return fetched
 
-    async def _from_origin(self, want: Want, target: Target, flight: BlockFlight) -> Fetched:
+    async def _from_origin(
+        self,
+        want: Want,
+        target: Target,
+        flight: BlockFlight,
+        go_on: Callable[[], Coroutine[Any, Any, Fetched]] | None,
+    ) -> Fetched:
+        if go_on is not None:
+            peers = self._mounted.peers
+            if peers is None or not flight.ours:
+                return await go_on()
+            with suppress(OriginUnavailable):
+                return await peers.helped(want, target, go_on)
         try:
             return await self._mounted.for_asker(forwarded=flight.forwarded).fetch(want, target)
         except OriginUnavailable:

@@ -40,7 +40,9 @@ class WholeFill(Fill):
     ) -> None:
         super().__init__(key, info, mounted, tools)
         self._flight = BlockFlight(demand=demand, forwarded=False)
-        if mounted.quick is not None and key.size:
+        peers = mounted.peers
+        at_once = peers is None or peers.nobody_first(key.digest)
+        if mounted.quick is not None and key.size and at_once:
             self._quick: QuickOrigin = mounted.quick
             self._flight.ticket = tools.slots.ask(demand=demand, then=self._granted)
         else:

@@ -10,21 +10,25 @@ there are no loops.
 """
 
 import asyncio
+import contextlib
 import logging
 import time
-from collections.abc import Coroutine, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from typing import Any
 
-from cache_server.cluster.bulk_client import SMALL_BYTES, Landing
+from cache_server.cluster.bulk_client import SMALL_BYTES, Landing, attempt_s
 from cache_server.cluster.peers import PeerFailed, Peers
 from cache_server.cluster.ports import PeerAddress, PeerEvents, Placement
 from cache_server.core.hedge import Hedge
 from cache_server.origins.origin import Fetched, Target, Want
 from hotshard.core import bulkwire as wire
 from hotshard.core.blocks import Geometry, shard_digest
-from hotshard.core.errors import NotFound, StaleObject
+from hotshard.core.errors import NotFound, OriginUnavailable, StaleObject
 
 log = logging.getLogger(__name__)
+
+ORIGIN_S = 10.0
+"""What the origin gets, beyond the time of an attempt at a peer, before it counts as away."""
 
 Step = tuple[PeerAddress, wire.Flag]
 Attempt = asyncio.Task[Fetched | Exception]
@@ -64,7 +68,27 @@ class ClusterBlocks:
             self._events.peers_exhausted()
         return found
 
-    async def rescue(self, want: Want, target: Target) -> Fetched | None:
+    def nobody_first(self, digest: bytes) -> bool:
+        """See cache_server.origins.origin.PeerBlocks."""
+        return self.is_ours(digest) and next(self._previous(digest), None) is None
+
+    async def helped(
+        self, want: Want, target: Target, first: Callable[[], Coroutine[Any, Any, Fetched]]
+    ) -> Fetched:
+        """See cache_server.origins.origin.PeerBlocks."""
+        try:
+            return await first()
+        except OriginUnavailable as error:
+            found = None
+            with contextlib.suppress(TimeoutError):  # whom we ask may wait for us, cut off as well
+                async with asyncio.timeout(ORIGIN_S + attempt_s(want.length)):
+                    found = await self._rescue(want, target)
+            if found is None:
+                raise
+            log.warning("a peer helped: %s", error)
+            return found
+
+    async def _rescue(self, want: Want, target: Target) -> Fetched | None:
         """Our own block, from the next owners: our way to the origin is broken."""
         digest = self.digest(want)
         me = self._placement.me

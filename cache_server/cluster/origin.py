@@ -10,17 +10,16 @@ the end: the cluster never makes a read fail that would have succeeded without i
 """
 
 import asyncio
-import contextlib
 import logging
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import xxhash
 
-from cache_server.cluster.blocks import ClusterBlocks
+from cache_server.cluster.blocks import ORIGIN_S, ClusterBlocks
 from cache_server.cluster.bulk_client import attempt_s
 from cache_server.cluster.peers import PeerFailed, Peers
 from cache_server.cluster.ports import PeerAddress, Placement
@@ -35,8 +34,6 @@ from hotshard.core.objects import ObjectInfo
 
 log = logging.getLogger(__name__)
 
-ORIGIN_S = 10.0
-"""What the origin gets, beyond the time of an attempt at a peer, before it counts as away."""
 DESCRIBE_S = 5.0
 SILENCE = 2
 """Failures that a request counts as which the origin left without an answer for all that time."""
@@ -104,8 +101,23 @@ class GuardedOrigin:
 
     async def fetch(self, want: Want, target: Target) -> Fetched:
         """A block."""
+        return await self.within_time(want, lambda: self._inner.fetch(want, target))
+
+    async def within_time(
+        self, want: Want, rest: Callable[[], Coroutine[Any, Any, Fetched]]
+    ) -> Fetched:
+        """A fetch, or the rest of one."""
         async with self._guard(want.info.uri, ORIGIN_S + attempt_s(want.length)):
-            return await self._inner.fetch(want, target)
+            return await rest()
+
+    @property
+    def is_well(self) -> bool:
+        """Whether nothing speaks against asking the origin."""
+        return self._breaker.state == "closed"
+
+    def answered(self) -> None:
+        """The origin has answered somebody who did not ask through here."""
+        self._breaker.succeeded(time.monotonic())
 
     async def close(self) -> None:
         """Nothing of its own to close: whoever opened the real origin closes it."""
@@ -193,16 +205,11 @@ class ClusterOrigin:
     async def fetch(self, want: Want, target: Target) -> Fetched:
         """From the origin; when that fails while others may reach it, from them."""
         try:
-            return await self._guarded.fetch(want, target)
-        except OriginUnavailable as error:
-            rescued = None
-            with contextlib.suppress(TimeoutError):  # whom we ask may wait for us, cut off as well
-                async with asyncio.timeout(ORIGIN_S + attempt_s(want.length)):
-                    rescued = await self._blocks.rescue(want, target)
-            if rescued is not None:
-                log.warning("a peer helped: %s", error)
-                return rescued
-        return await self._inner.fetch(want, target)
+            return await self._blocks.helped(
+                want, target, lambda: self._guarded.fetch(want, target)
+            )
+        except OriginUnavailable:
+            return await self._inner.fetch(want, target)
 
     async def close(self) -> None:
         """Give up the origin."""

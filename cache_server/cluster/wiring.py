@@ -20,6 +20,7 @@ from cache_server.cluster.offers import Leaving, Taking
 from cache_server.cluster.origin import ClusterOrigin, GuardedOrigin
 from cache_server.cluster.peers import CONNECTIONS, PeerOptions, Peers
 from cache_server.cluster.ports import Placement
+from cache_server.cluster.quick import GuardedQuick
 from cache_server.config import GrpcTlsConfig, HostPort, TlsConfig
 from cache_server.flight import Spawn
 from cache_server.metrics.peers import PeerMetrics
@@ -90,7 +91,7 @@ class ClusterNode:
             origin=shared,
             source=guarded,
             peers=self._blocks,
-            quick=None,
+            quick=alone.quick and GuardedQuick(alone.quick, guarded),
             metadata_ttl_s=alone.metadata_ttl_s / 2,
         )
 

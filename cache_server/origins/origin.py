@@ -4,6 +4,7 @@ An origin serves the objects below one `prefix`. It knows nothing of shards or c
 bytes of one range straight into a file: payload does not pass through the event loop.
 """
 
+import math
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -122,16 +123,26 @@ Interrupted."""
 class QuickOrigin(Protocol):
     """An origin that can begin to fetch without a task or a future: for very many small objects."""
 
-    def begin_fetch(self, want: Want, target: Target, landed: Landed) -> bool:
+    def begin_fetch(
+        self, want: Want, target: Target, landed: Landed, limit_s: float = math.inf
+    ) -> bool:
         """Begin a `fetch` if nothing has to be waited for first; False: it cannot, use `fetch`.
 
         `landed` is called once, after this has returned; then nothing writes to the target any more.
-        After `close` it may be called no more.
+        After `close` it may be called no more. What takes longer than `limit_s` is Interrupted.
         """
 
 
 class PeerBlocks(Protocol):
     """The other members of a cluster, as a place where blocks may be."""
+
+    def nobody_first(self, digest: bytes) -> bool:
+        """Whether the blocks of a shard are ours to fetch, and no member may have them."""
+
+    async def helped(
+        self, want: Want, target: Target, first: Callable[[], Coroutine[Any, Any, Fetched]]
+    ) -> Fetched:
+        """What the first one gives; when it finds the origin away, what somebody else can get."""
 
     async def fetch(
         self, want: Want, target: Target, *, forwarded: bool, demand: bool

@@ -11,6 +11,7 @@ Keys that end in "/" are folder marks of consoles, not objects: they are neither
 """
 
 import asyncio
+import math
 import os
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine
@@ -154,7 +155,9 @@ class S3Origin:
         subject = Subject(info.uri, self._bucket, pinned=True)
         return await self._get_retried(subject, want, target, None)
 
-    def begin_fetch(self, want: Want, target: Target, landed: Landed) -> bool:
+    def begin_fetch(
+        self, want: Want, target: Target, landed: Landed, limit_s: float = math.inf
+    ) -> bool:
         """Begin a `fetch` if nothing has to be waited for first (QuickOrigin)."""
         keys = self._client.keys_now()
         uri = want.info.uri
@@ -179,7 +182,7 @@ class S3Origin:
         if self._reactors[0].in_flight >= _QUICK_IN_FLIGHT:
             number = min(range(len(self._reactors)), key=lambda n: self._reactors[n].in_flight)
         engine = self._engines[number]
-        self._reactors[number].post(partial(engine.begin_get, ask, want, target), ended)
+        self._reactors[number].post(partial(engine.begin_get, ask, want, target, limit_s), ended)
         return True
 
     def _judged(

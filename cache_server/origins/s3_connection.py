@@ -102,7 +102,8 @@ class Connection(asyncio.BufferedProtocol):
         now = self._progress_at = self._loop.time()
         self._deadline = now + limit_s
         if self._timer is None:
-            self._timer = self._loop.call_at(now + self._read_s, self._check_time)
+            due = min(now + self._read_s, self._deadline)
+            self._timer = self._loop.call_at(due, self._check_time)
         self._transport.write(request)
 
     async def exchange(self, request: bytes, receiver: Receiver, limit_s: float) -> None:

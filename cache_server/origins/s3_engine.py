@@ -7,6 +7,7 @@ other side says is believed before it is checked against what was asked for.
 """
 
 import asyncio
+import math
 import time
 from collections import deque
 from collections.abc import Callable, Coroutine
@@ -79,17 +80,18 @@ class Engine:
             HotshardError: final.
         """
         answer = _Answer(ask.subject, None)
-        await self._exchange(self._request("HEAD", ask, headers), answer, 0)
+        await self._exchange(self._request("HEAD", ask, headers), answer, self._limit_s(0))
         return answer.success().headers
 
-    async def get(self, ask: Ask, want: Want, target: Target) -> Fetched:
+    async def get(self, ask: Ask, want: Want, target: Target, limit_s: float = math.inf) -> Fetched:
         """GET a range of one version into the target file; raises as `head` does, and TargetFailed."""
         arrival = _Arrival(ask.subject, want, target)
-        await self._exchange(self._get_request(ask, want), arrival.answer, want.length)
+        limit_s = min(limit_s, self._limit_s(want.length))
+        await self._exchange(self._get_request(ask, want), arrival.answer, limit_s)
         return arrival.fetched()
 
     def begin_get(
-        self, ask: Ask, want: Want, target: Target, landed: Landed
+        self, ask: Ask, want: Want, target: Target, limit_s: float, landed: Landed
     ) -> Coroutine[Any, Any, Fetched] | None:
         """Begin a `get` on a connection that waits for one; without one, `get` itself, to be awaited.
 
@@ -97,7 +99,7 @@ class Engine:
         """
         connection = self._kept()
         if connection is None:
-            return self.get(ask, want, target)
+            return self.get(ask, want, target, limit_s)
         arrival = _Arrival(ask.subject, want, target)
 
         def done(error: Exception | None) -> None:
@@ -112,7 +114,7 @@ class Engine:
             else:
                 landed(fetched)
 
-        limit_s = self._limit_s(want.length)
+        limit_s = min(limit_s, self._limit_s(want.length))
         connection.send(self._get_request(ask, want), arrival.answer, limit_s, done)
         return None
 
@@ -133,8 +135,7 @@ class Engine:
     def _limit_s(self, length: int) -> float:
         return self._timeouts.read_s + length / _BYTES_PER_S_MIN
 
-    async def _exchange(self, request: bytes, receiver: Receiver, length: int) -> None:
-        limit_s = self._limit_s(length)
+    async def _exchange(self, request: bytes, receiver: Receiver, limit_s: float) -> None:
         connection = self._kept() or await connect(self._endpoint, self._timeouts)
         try:
             await connection.exchange(request, receiver, limit_s)

@@ -26,7 +26,7 @@ class Mounted:
     peers: PeerBlocks | None = None
     """In a cluster: where blocks are asked for before the origin."""
     quick: QuickOrigin | None = None
-    """The origin, if it can begin to fetch at once and nobody is to be asked before it."""
+    """The origin, if it can begin to fetch at once."""
 
     def for_asker(self, *, forwarded: bool) -> Origin:
         """Whom to ask: a question that a member has passed on is not passed on again."""

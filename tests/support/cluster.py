@@ -4,7 +4,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from cache_server.cluster.bulk_server import BulkServer
 from cache_server.cluster.origin import ClusterOrigin, GuardedOrigin
 from cache_server.cluster.peers import PeerOptions, Peers
 from cache_server.cluster.ports import PeerAddress
+from cache_server.cluster.quick import GuardedQuick
 from cache_server.fill import FillTools
 from cache_server.metrics import Metrics
 from cache_server.metrics.peers import PeerMetrics
@@ -31,7 +32,7 @@ from cache_server.tasks import Tasks
 from cache_server.transient import Transient
 from hotshard.core.blocks import Geometry
 from support.cache import GEOMETRY, read_opened
-from support.memory_origin import MemoryOrigin
+from support.memory_origin import MemoryOrigin, QuickMemory
 
 CLUSTER = "test"
 
@@ -73,6 +74,7 @@ class Member:
     peers: Peers
     blocks: ClusterBlocks
     tasks: Tasks
+    quick: QuickMemory
 
     @property
     def address(self) -> PeerAddress:
@@ -107,8 +109,9 @@ async def member(
     secret: bytes = b"",
     cluster: str = CLUSTER,
     capacity_bytes: int = 64 << 20,
+    quick: bool = True,
 ) -> AsyncIterator[Member]:
-    """One member that knows of no other yet."""
+    """One member that knows of no other yet; `quick`: over an origin that begins fetches at once."""
     store = Store(
         [CacheDir(str(path), Space(size=capacity_bytes))],
         geometry=geometry,
@@ -131,7 +134,11 @@ async def member(
         blocks = ClusterBlocks(placement, peers, geometry, events)
         guarded = GuardedOrigin(origin, tasks.spawn)
         shared = ClusterOrigin(origin, guarded, placement, peers, blocks)
-        table = OriginTable([Mounted(shared, source=guarded, peers=blocks)])
+        begins = QuickMemory(origin, group)
+        mounted = Mounted(shared, source=guarded, peers=blocks)
+        if quick:
+            mounted = replace(mounted, quick=GuardedQuick(begins, guarded))
+        table = OriginTable([mounted])
         slots = FetchSlots(8, 4)
         catalog = Catalog(
             table,
@@ -165,7 +172,7 @@ async def member(
         await bulk.start()
         tasks.spawn(bulk.run())
         stack.push_async_callback(bulk.close, 1.0)
-        yield Member(cache, store, origin, metrics, placement, bulk, peers, blocks, tasks)
+        yield Member(cache, store, origin, metrics, placement, bulk, peers, blocks, tasks, begins)
 
 
 @asynccontextmanager

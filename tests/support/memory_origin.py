@@ -5,6 +5,7 @@ instead of hoping.
 """
 
 import asyncio
+import math
 import os
 from collections import Counter
 from collections.abc import Callable
@@ -115,7 +116,9 @@ class QuickMemory:
     interrupt: int = 0
     """How many it begins and leaves to their second try."""
 
-    def begin_fetch(self, want: Want, target: Target, landed: Landed) -> bool:
+    def begin_fetch(
+        self, want: Want, target: Target, landed: Landed, limit_s: float = math.inf
+    ) -> bool:
         if self.refuse:
             self.refuse -= 1
             return False

@@ -88,7 +88,7 @@ async def test_an_owner_cut_off_from_the_origin_is_helped(tmp_path):
                 return fail
 
         guarded = owner.cache._table.of(uri)[0].source
-        guarded._inner = Away()
+        guarded._inner = owner.quick.origin = Away()
         owner.cache._catalog._learn(uri, info, 60)
         assert await read(owner, uri, version=info.version) == body
         other = next(m for m in members if m is not owner)
@@ -123,7 +123,7 @@ async def test_the_readers_of_an_owner_that_is_cut_off_are_helped_though_a_membe
                         await asyncio.sleep(0.01)
                 raise OriginUnavailable("cut off")
 
-        guarded._inner = Away()
+        guarded._inner = owner.quick.origin = Away()
         async with asyncio.TaskGroup() as group:
             theirs = group.create_task(read(other, uri, version=info.version))
             await asked.wait()

@@ -334,7 +334,7 @@ class Cache:
         key = ShardKey.of(info, piece.index, self._geometry)
         base = piece.index * self._geometry.shard_bytes
         failure: Exception = NoSpace("the disks fail")
-        for _ in range(FILL_ATTEMPTS):
+        for attempt in range(FILL_ATTEMPTS):
             file = await self._sealed_file(key.digest)
             if file is not None:
                 asker = "" if forwarded else info.uri
@@ -343,8 +343,9 @@ class Cache:
             fill = self._fill(mounted, info, key, demand=True)
             found = "partial" if fill.present_stop(piece.start) > piece.start else "miss"
             self._metrics.shard_lookup(found, piece.stop - piece.start)
-            # The member that asks for a forwarded read reads ahead itself.
-            if not forwarded:
+            # The member that asks for a forwarded read reads ahead itself; and a second attempt is no
+            # second read, which would make a reader that jumps look like one that goes on.
+            if not forwarded and not attempt:
                 self._read_ahead(mounted, info, base + piece.start, base + piece.stop)
             try:
                 await fill.want(piece.start, piece.stop, forwarded=forwarded)

@@ -2,6 +2,7 @@ import asyncio
 import errno
 import os
 import random
+from dataclasses import replace
 
 import pytest
 
@@ -324,3 +325,25 @@ async def test_lookups_are_counted(tmp_path):
         assert world.count('hotshard_shard_lookups_total{result="miss"}') == 1
         assert world.count('hotshard_shard_lookups_total{result="hit"}') >= 1
         assert world.count('hotshard_fills_total{outcome="sealed"}') == 1
+
+
+async def test_a_second_attempt_is_no_second_read(tmp_path):
+    async with cache_world(tmp_path) as world:
+        data = content(SHARD + 100)
+        uri = world.origin.put("a", data)
+        fetch, ahead = world.origin.fetch, world.cache._readers.ahead
+        bad, noted = [1], []
+
+        async def bad_once(want, target):
+            fetched = await fetch(want, target)
+            return replace(fetched, checksum=fetched.checksum ^ (bad.pop() if bad else 0))
+
+        def note(info, start, stop):
+            noted.append(start)
+            return ahead(info, start, stop)
+
+        world.origin.fetch, world.cache._readers.ahead = bad_once, note
+        opened = await world.cache.open(uri, "", SHARD, 100)
+        assert read_opened(opened, SHARD, 100) == data[SHARD:]
+        assert [offset for _, offset, _ in world.origin.fetched] == [SHARD, SHARD]
+        assert noted == [SHARD]

@@ -101,8 +101,11 @@ class Connection(asyncio.BufferedProtocol):
         self._done = done
         now = self._progress_at = self._loop.time()
         self._deadline = now + limit_s
+        due = min(now + self._read_s, self._deadline)
+        if self._timer is not None and self._timer.when() > due:
+            self._timer.cancel()  # armed by one that had more time
+            self._timer = None
         if self._timer is None:
-            due = min(now + self._read_s, self._deadline)
             self._timer = self._loop.call_at(due, self._check_time)
         self._transport.write(request)
 

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from cache_server.origins.origin import Target
+from cache_server.origins.origin import Fetched, Interrupted, Target
 from hotshard.core.checksum import Algorithm, checksum
 from hotshard.core.errors import (
     InvalidRequest,
@@ -137,3 +137,21 @@ async def test_connections_are_kept(server: Scripted, target: Target) -> None:
             await fetch(origin, want_of(server), target)
             await origin.stat("s3://bucket/key")
     assert server.connections == 1
+
+
+async def test_a_begun_fetch_ends_within_the_time_it_is_given(
+    server: Scripted, target: Target
+) -> None:
+    """Though its connection was used by those that had more time; the rest of its tries is whole."""
+    landed: asyncio.Future[Fetched | Exception] = asyncio.get_running_loop().create_future()
+    async with opened(server.url, read_timeout_s=60.0) as (origin, outcomes):
+        await origin.stat("s3://bucket/key")
+        await fetch(origin, want_of(server), target)
+        server.script.append(faulty.silent)
+        async with asyncio.timeout(20):
+            assert origin.begin_fetch(want_of(server), target, landed.set_result, 0.2)
+            interrupted = await landed
+            assert isinstance(interrupted, Interrupted)
+            fetched = await interrupted.go_on()
+        assert fetched.checksum == checksum(Algorithm.XXH3_64, server.body)
+        assert outcomes[-2:] == ["GET retry 0", f"GET ok {len(server.body)}"]

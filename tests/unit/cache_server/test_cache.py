@@ -327,7 +327,7 @@ async def test_lookups_are_counted(tmp_path):
         assert world.count('hotshard_fills_total{outcome="sealed"}') == 1
 
 
-async def test_a_second_attempt_is_no_second_read(tmp_path):
+async def test_a_second_attempt_is_no_second_read(tmp_path, monkeypatch):
     async with cache_world(tmp_path) as world:
         data = content(SHARD + 100)
         uri = world.origin.put("a", data)
@@ -342,7 +342,8 @@ async def test_a_second_attempt_is_no_second_read(tmp_path):
             noted.append(start)
             return ahead(info, start, stop)
 
-        world.origin.fetch, world.cache._readers.ahead = bad_once, note
+        monkeypatch.setattr(world.origin, "fetch", bad_once)
+        monkeypatch.setattr(world.cache._readers, "ahead", note)
         opened = await world.cache.open(uri, "", SHARD, 100)
         assert read_opened(opened, SHARD, 100) == data[SHARD:]
         assert [offset for _, offset, _ in world.origin.fetched] == [SHARD, SHARD]

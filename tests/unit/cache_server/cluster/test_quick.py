@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+from typing import Any
 
 import pytest
 
@@ -90,7 +91,9 @@ async def test_an_owner_cut_off_from_the_origin_is_helped(tmp_path):
             async def fetch(self, want, target):
                 raise OriginUnavailable("cut off")
 
-        owner.cache._table.of(uris[0])[0].source._inner = owner.quick.origin = Away()
+        away: Any = Away()
+        guarded: Any = owner.cache._table.of(uris[0])[0].source
+        guarded._inner = owner.quick.origin = away
         assert await read_all(owner, uris) == [b"x" * (i + 1) for i in range(30)]
         assert owner.quick.begun > begun
         assert origin.asked["GET"] == 60
@@ -126,7 +129,9 @@ class Guarded:
 
 @pytest.fixture
 def begun():
-    inner, guarded, outcomes = Inner(), Guarded(), []
+    inner: Any = Inner()
+    guarded: Any = Guarded()
+    outcomes: list[Any] = []
     made = GuardedQuick(inner, guarded)
     assert made.begin_fetch(WANT, Target(0, 0), outcomes.append)
     return inner, guarded, outcomes, made

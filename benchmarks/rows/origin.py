@@ -149,7 +149,7 @@ ROWS = (
         " an object, checked, on the disk and handed on, obstore 0.21 to 0.25 ms into memory (ADR 0007)",
         rounds=5,
         warm_up=False,
-        budget_s=80.0,
+        budget_s=75.0,
     ),
     Row(
         "origin.rss",

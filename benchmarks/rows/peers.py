@@ -155,7 +155,7 @@ ROWS = (
         "objects/s",
         2.0,
         _objects,
-        budget_s=85.0,
+        budget_s=80.0,
     ),
     Row(
         "peers.large",

@@ -178,7 +178,7 @@ _BELOW_FIRST = (
 )
 _BELOW_ONE_BY_ONE = (
     "its threads ask for 323 kB at a time, which costs the server 1.2 ms of CPU each; by the batch, as"
-    " hotshard.torch asks for them, they would cost about a third (PERFORMANCE.md, Cold: small objects and fills)"
+    " hotshard.torch asks for them, they would cost about a third (PERFORMANCE.md, Cold)"
 )
 ROWS = (
     *(

@@ -93,8 +93,9 @@ def no_deadlines(monkeypatch: pytest.MonkeyPatch) -> None:
     """For tests of who is asked, and not of how soon.
 
     All members share the processor and the loop of the test: on a busy machine they all stand still for
-    seconds, an attempt passes its deadline, and the next source is asked, rightly.
+    seconds, an attempt passes its deadline or is hedged, and the next source is asked, rightly.
     """
+    monkeypatch.setattr("cache_server.core.hedge.TOKENS_MAX", 0.0)
     monkeypatch.setattr("cache_server.cluster.bulk_client.ATTEMPT_S", 60.0)
     monkeypatch.setattr("cache_server.cluster.bulk_client.CONNECT_S", 60.0)
 

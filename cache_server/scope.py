@@ -39,6 +39,10 @@ class Scope:
     waits: dict[str, float] = field(default_factory=dict)
     """What for ("origin", "peer", "slot") -> seconds, of all that was done at one time added up."""
 
+    def waited(self, kind: str, seconds: float) -> None:
+        """So long, for this."""
+        self.waits[kind] = self.waits.get(kind, 0.0) + seconds
+
 
 def new_id() -> str:
     """An id for a request: 16 hexadecimal digits, as they fit the head of a bulk request."""
@@ -104,6 +108,6 @@ class step:  # noqa: N801 - it is used as a function
         if scope is None:
             return
         seconds = time.monotonic() - self._began_s
-        scope.waits[self._kind] = scope.waits.get(self._kind, 0.0) + seconds
+        scope.waited(self._kind, seconds)
         if self._span is not None:
             self._span.__exit__(kind, error, trace)

@@ -3,13 +3,15 @@
 There may be very many at a time, so where nothing has to be waited for (a slot, room on the disk, a blank
 file, credentials, a turn at the origin) a fill is no task: each step is begun by the end of the one
 before, and a small object costs a third of what a task and its futures would (docs/adr/0007). Whatever
-has to wait, or fails in a way that may pass, goes on as a task.
+has to wait, fails in a way that may pass, or is traced (spans are of tasks), goes on as a task.
 """
 
 import asyncio
+import time
 from collections.abc import Callable, Coroutine
 from typing import Any
 
+from cache_server import scope
 from cache_server.block_flight import BlockFlight
 from cache_server.fill import Fill, FillTools
 from cache_server.flight import settled
@@ -40,9 +42,11 @@ class WholeFill(Fill):
     ) -> None:
         super().__init__(key, info, mounted, tools)
         self._flight = BlockFlight(demand=demand, forwarded=False)
+        self._scope, self._begun_s = scope.current(), 0.0
+        traced = self._scope is not None and self._scope.tracer is not None
         peers = mounted.peers
         at_once = peers is None or peers.nobody_first(key.digest)
-        if mounted.quick is not None and key.size and at_once:
+        if mounted.quick is not None and key.size and at_once and not traced:
             self._quick: QuickOrigin = mounted.quick
             self._flight.ticket = tools.slots.ask(demand=demand, then=self._granted)
         else:
@@ -99,12 +103,15 @@ class WholeFill(Fill):
         if partial is not None:
             want, file_offset = self._want(0, Algorithm.XXH3_64)
             target = Target(partial.file.fd, file_offset)
+            self._begun_s = time.monotonic()
             if self._quick.begin_fetch(want, target, self._landed):
                 return
         self._tools.spawn(self._run())
 
     def _landed(self, outcome: Fetched | Exception) -> None:
         """The bytes are in the file, or will not come this way."""
+        if self._scope is not None:
+            self._scope.waited("origin", time.monotonic() - self._begun_s)
         if isinstance(outcome, Interrupted):
             self._tools.spawn(self._run(outcome.go_on))
             return

@@ -3,10 +3,12 @@
 import asyncio
 import errno
 import random
+from contextlib import nullcontext
 
 import pytest
 
 from cache_server.opened import Ask, Opened
+from cache_server.scope import Scope, entered
 from hotshard.core.errors import HotshardError, OriginUnavailable, StaleObject
 from support.cache import BLOCK, cache_world, read_opened
 from support.memory_origin import MemoryOrigin, QuickMemory
@@ -96,3 +98,33 @@ async def test_a_target_that_fails_costs_speed_only(tmp_path):
         await world.cache.stat(uri)
         assert await read_all(world, [uri]) == [b"w" * 100]
         assert not failures
+
+
+class _Spans:
+    """A tracer that keeps names."""
+
+    def __init__(self) -> None:
+        self.names: list[str] = []
+
+    def root(self, name: str, request_id: str, *, passed_on: bool) -> nullcontext[None]:
+        return nullcontext()
+
+    def child(self, name: str, attributes: dict[str, str]) -> nullcontext[None]:
+        self.names.append(name)
+        return nullcontext()
+
+
+@pytest.mark.parametrize("traced", [False, True])
+async def test_a_request_knows_that_it_waited_for_the_origin(tmp_path, traced):
+    origin, spans = MemoryOrigin(), _Spans()
+    first, second = (origin.put(key, key.encode() * 100) for key in "ab")
+    async with asyncio.TaskGroup() as group:
+        quick = QuickMemory(origin, group)
+        async with cache_world(tmp_path, origin, quick=quick) as world:
+            await read_all(world, [first])  # from now on there are blank files
+            before = quick.begun
+            with entered(Scope("one", spans if traced else None)) as scope:
+                assert await read_all(world, [second]) == [b"b" * 100]
+    assert scope.waits["origin"] > 0
+    assert (quick.begun > before) == (not traced)
+    assert ("origin GET" in spans.names) == traced

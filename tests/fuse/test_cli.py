@@ -102,12 +102,24 @@ def test_what_goes_wrong_is_one_line_that_says_what_to_do(cli, origin, target, t
     assert "origin" in refused(exits.PERMISSION, "s3://unknown/x", target)
     assert "no such option" in refused(exits.USAGE, uri, target, "-o", "speed=9")
     none = f"address=unix://{tmp_path}/none"
-    assert "is it running?" in refused(exits.UNAVAILABLE, uri, target, "-o", none)
+    absent = refused(exits.UNAVAILABLE, uri, target, "-o", none)
+    assert "is it running?" in absent
+    assert "-o address=" in absent
+    assert "--address" not in absent
     assert "is not an address" in refused(exits.USAGE, "bucket/x", target)
     assert device.mounted_at(str(target)) is None
     assert cli("mount", uri, target)[0] == exits.OK
     assert "is busy" in refused(exits.FAILED, uri, target)
     assert cli("umount", tmp_path)[0] == exits.FAILED
+
+
+def test_without_any_socket_a_mount_is_not_offered_a_port(target, monkeypatch, capfd):
+    monkeypatch.delenv("HOTSHARD_ADDRESS", raising=False)
+    monkeypatch.setattr("hotshard.options.NODE_SOCKET", str(target / "none"))
+    assert app.run(["mount", "file:///d/", str(target)]) == exits.UNAVAILABLE
+    error = capfd.readouterr().err
+    assert "-o address=" in error
+    assert "host:port" not in error
 
 
 def test_without_privilege_it_says_so(node, origin, tmp_path):

@@ -31,6 +31,7 @@ def mount(
 
     Returns when files can be read. Needs root, /dev/fuse and a cache server on this node.
     """
+    from hotshard.core.errors import ServerUnavailable
     from hotshard.mount import command
     from hotshard.mount.config import parse_options
     from hotshard.mount.device import DeviceError
@@ -42,6 +43,10 @@ def mount(
         command.mount(uri, target, options, foreground=foreground)
     except DeviceError as error:
         raise _failure(error) from error
+    except ServerUnavailable as error:
+        what, _, remedy = str(error).partition("; ")
+        usual = "start one with `hotshard serve`, or name one with -o address="
+        raise exits.Failure(what, remedy or usual, exits.UNAVAILABLE) from error
 
 
 @click.command(short_help="Undo a mount.")

@@ -5,7 +5,7 @@ once.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, fields
 from math import isfinite
 from typing import Any
@@ -159,13 +159,23 @@ def _value(name: str, kind: str, text: str | bool) -> Any:  # noqa: FBT001
     if isinstance(text, bool):
         raise ValueError("needs a value")  # noqa: TRY004
     if "float" in kind:
-        value = float(text)
-        if not isfinite(value):
-            raise ValueError("must be finite")
-        return value
+        return _number(text, float, "takes a finite number")
     if "int" in kind:
-        return int(text, 8 if name == "umask" else 10)
+        if name == "umask":
+            return _number(text, lambda word: int(word, 8), "takes an octal number, as 022")
+        return _number(text, int, "takes a whole number")
     return text
+
+
+def _number(text: str, read: Callable[[str], float], takes: str) -> float:
+    try:
+        value = read(text)
+        finite = isfinite(value)
+    except (ValueError, OverflowError):
+        raise ValueError(takes) from None
+    if not finite:
+        raise ValueError(takes)
+    return value
 
 
 @dataclass(frozen=True, slots=True)

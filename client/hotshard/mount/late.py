@@ -79,10 +79,16 @@ def server_socket(address: str | None) -> str:
         ServerUnavailable: it is not known where to look for one.
         InvalidRequest: the address is not one of this node.
     """
-    from hotshard.core.errors import InvalidRequest
+    from hotshard.core.errors import InvalidRequest, ServerUnavailable
     from hotshard.options import Options, resolve
 
-    kind, place = resolve(Options(address), os.environ)
+    try:
+        kind, place = resolve(Options(address), os.environ)
+    except ServerUnavailable as error:  # its own words offer host:port, which serves no mount
+        raise ServerUnavailable(
+            "no local socket of a cache server is known; start one with `hotshard serve`,"
+            " or give -o address=unix:///path/to/local.sock"
+        ) from error
     if kind != "unix":
         raise InvalidRequest(f"a mount needs the local socket of a cache server, not {place}")
     return place

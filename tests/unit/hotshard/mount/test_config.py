@@ -44,6 +44,23 @@ def test_values_out_of_range(word):
         parse_options(word)
 
 
+@pytest.mark.parametrize(
+    ("word", "takes"),
+    [
+        ("ttl_s=x", "takes a finite number"),
+        ("hang_timeout_s=nan", "takes a finite number"),
+        ("threads=2.5", "takes a whole number"),
+        ("uid=" + 400 * "9", "takes a whole number"),
+        ("umask=088", "takes an octal number, as 022"),
+        ("immutable=maybe", "yes or no"),
+    ],
+)
+def test_a_value_of_the_wrong_kind_is_told_what_the_option_takes(word, takes):
+    with pytest.raises(ConfigError) as caught:
+        parse_options(word)
+    assert f"{word}: {takes}" in str(caught.value)
+
+
 def test_a_plan_travels():
     plan = Plan("s3://b/p/", "/mnt", "0:5", 7, None, parse_options("mode=cached"))
     assert Plan.from_json(plan.to_json()) == plan

@@ -132,11 +132,12 @@ def _print_datasets(found: ServerStatus) -> None:
 
 def _saved(money: Money) -> str:
     """At least so much: see docs/OPERATIONS.md."""
-    avoided = money.avoided_requests
-    requests = ", ".join(f"{avoided[verb]:,.0f} {verb}" for verb in sorted(avoided))
+    avoided = sorted(money.avoided_requests.items())
+    fewer = [f"{count:,.0f} {verb}" for verb, count in avoided if count > 0]
+    more = [f"{-count:,.0f} {verb}" for verb, count in avoided if count < 0]  # a node filling
     return (
-        f"{output.dollars(money.saved_usd)} since the start (avoided: {requests or 'nothing'},"
-        f" {output.size(money.avoided_bytes)})"
+        f"{output.dollars(money.saved_usd)} since the start (avoided: {', '.join(fewer) or 'nothing'},"
+        f" {output.size(money.avoided_bytes)}{'; added: ' + ', '.join(more) if more else ''})"
     )
 
 

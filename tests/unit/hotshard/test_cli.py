@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hotshard.cli import app, copying, exits, output
+from hotshard.calls import Money
+from hotshard.cli import app, copying, exits, operating, output
 from hotshard.cli.session import GRPC_DEFAULT, Session
 from hotshard.core import errors
 from hotshard.core.objects import ObjectInfo
@@ -231,3 +232,12 @@ def test_an_object_goes_to_a_file_or_into_a_directory(tmp_path: Path) -> None:
     assert (into.directory, into.key) == (str(tmp_path), "x.tar")
     named = copying.one_object(info, str(tmp_path / "y"))
     assert (named.directory, named.key) == (str(tmp_path), "y")
+
+
+def test_savings_are_told_as_fewer_requests_and_more() -> None:
+    owner = Money({"GET": 1200.0, "HEAD": -22.0, "LIST": 0.0}, avoided_bytes=2 << 20, saved_usd=0.5)
+    said = operating._saved(owner)
+    assert "avoided: 1,200 GET, 2.00 MiB" in said
+    assert "added: 22 HEAD" in said
+    assert "LIST" not in said
+    assert "added" not in operating._saved(Money())

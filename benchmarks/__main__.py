@@ -26,7 +26,6 @@ from benchmarks.simulation.model import Cluster
 from benchmarks.stats import Verdict
 
 BROKEN, UNDER_TARGET = 1, 3
-_QUICK_ROUNDS = 3
 WHOLE_RUN_S = 25 * 60.0
 
 
@@ -93,7 +92,7 @@ def run(
             taken = run_rows(
                 rows,
                 bench,
-                rounds=rounds or (_QUICK_ROUNDS if quick else None),
+                rounds=rounds,
                 progress=_progress,
                 keep=partial(_write, json_path),
             )

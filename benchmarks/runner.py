@@ -13,13 +13,15 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 
 from benchmarks import machine
-from benchmarks.bench import Bench, Row, Sides
+from benchmarks.bench import Bench, Row, Scale, Sides
 from benchmarks.results import OURS, Measured, RowResult, run_record
 from benchmarks.stats import Better, Summary, paired, summary
 
 Progress = Callable[[str], None]
 Runs = dict[str, list[Measured]]
 """By the name of the side."""
+_QUICK_ROUNDS = 3
+"""At most so many timed runs of each side in a quick run."""
 
 
 def run_rows(
@@ -59,12 +61,16 @@ def run_row(row: Row, bench: Bench, *, rounds: int | None = None) -> RowResult:
     begun = time.monotonic()
     try:
         with row.open(bench) as sides:
-            _take_runs(sides, runs, rounds or row.rounds, warm_up=row.warm_up)
+            _take_runs(sides, runs, rounds or _rounds(row, bench.scale), warm_up=row.warm_up)
         result = judge(row, runs, facts, peers=sides.peers)
     except Exception as error:  # one row that breaks does not take the others with it
         text = "".join(traceback.format_exception(error))
         result = _broken(row, facts, runs, f"{type(error).__name__}: {error}\n{text}")
     return replace(result, seconds=time.monotonic() - begun)
+
+
+def _rounds(row: Row, scale: Scale) -> int:
+    return min(row.rounds, _QUICK_ROUNDS) if scale is Scale.QUICK else row.rounds
 
 
 def judge(

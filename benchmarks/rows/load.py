@@ -126,6 +126,7 @@ ROWS = (
         "GB/s",
         0.9,
         _open_restore,
+        quick=False,
         budget_s=25.0,
     ),
     Row(
@@ -135,6 +136,7 @@ ROWS = (
         1.0,
         _open_restore_cold,
         warm_up=False,
+        quick=False,
         budget_s=30.0,
     ),
 )

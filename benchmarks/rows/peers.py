@@ -155,6 +155,7 @@ ROWS = (
         "objects/s",
         2.0,
         _objects,
+        quick=False,
         budget_s=80.0,
     ),
     Row(

@@ -121,6 +121,7 @@ ROWS = (
         better=Better.LOWER,
         warm_up=False,
         sabotages=(Sabotage.FLIP, Sabotage.FAT),
+        quick=False,
         budget_s=32.0,
     ),
 )

@@ -189,7 +189,7 @@ ROWS = (
             0.95,
             partial(_open_hot, job=job),
             rounds=2,
-            quick=job.model is COSMOFLOW,
+            quick=False,
             budget_s=50.0,
         )
         for job in JOBS

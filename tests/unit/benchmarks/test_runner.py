@@ -3,7 +3,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from benchmarks.bench import Bench, Row, Sides, constant
+from benchmarks.bench import Bench, Row, Scale, Sides, constant
 from benchmarks.results import BenchError, Measured
 from benchmarks.runner import run_row, run_rows
 from benchmarks.stats import Better
@@ -122,3 +122,11 @@ def test_teardown_happens_when_a_run_fails(tmp_path):
 def test_every_result_says_on_which_machine(tmp_path, field):
     result = run_row(row(constant(1.0), {"n": constant(1.0)}), Bench(str(tmp_path)))
     assert result.machine[field]
+
+
+@pytest.mark.parametrize(("rounds", "taken"), [(1, 1), (9, 3)])
+def test_a_quick_run_takes_no_more_rounds_than_the_row_and_not_many(tmp_path, rounds, taken):
+    log: list[str] = []
+    one = row(scripted(log, "o", [1] * 9), {"n": constant(1.0)}, warm_up=False, rounds=rounds)
+    run_row(one, Bench(str(tmp_path), Scale.QUICK))
+    assert len(log) == taken

@@ -135,8 +135,8 @@ ROWS = (
         "GB/s",
         0.8,
         _open_fill,
-        below="S3 server and ours share two cores: a gigabyte received, checked, written and read back before it"
-        " is sealed costs 0.70 to 0.75 s of CPU, obstore's into memory 0.41 to 0.52 (PERFORMANCE.md, Cold)",
+        below="S3 server and ours share two cores: a gigabyte received, checked, written and read back"
+        " before it is sealed costs 0.70 to 0.75 s of CPU, obstore's into memory 0.41 to 0.52 (PERFORMANCE.md, Cold)",
         rounds=4,
         warm_up=False,
         budget_s=80.0,

@@ -49,7 +49,6 @@ TESTED_ELSEWHERE = {
     "cache_server/origins/*.py": "tests/contract/test_origins.py",
     "client/hotshard/bulkports.py": "tests/integration/cluster/test_remote_clients.py",
     "client/hotshard/remote_async.py": "tests/contract/client/test_client.py",
-    "client/hotshard/bulkline.py": "tests/unit/cache_server/cluster/test_bulk_server.py",
     "client/hotshard/cli/cache_process.py": "tests/integration/conftest.py",
     "client/hotshard/cli/child.py": "tests/integration/test_demo.py",
     "client/hotshard/cli/demo*.py": "tests/integration/test_demo.py",

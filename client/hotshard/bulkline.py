@@ -110,11 +110,14 @@ class BulkLine:
             LineBroken: see there.
         """
         left_s, buffer = limit_s, _buffer()
-        eager = self._waitall and length > BUFFER_BYTES
-        if eager:
+        # However little of a piece is missing, behind it as much has to come as wakes us up.
+        enough = BUFFER_BYTES + _LOW_WATER_BYTES
+        patient = bool(self._waitall) and length >= enough
+        if patient:
             self._low_water(_LOW_WATER_BYTES)
         while length:
-            if eager and length <= BUFFER_BYTES:  # less than the low water may be left to come
+            if patient and length < enough:
+                patient = False
                 self._low_water(1)
             piece = buffer[: min(length, BUFFER_BYTES)]
             began = time.monotonic()

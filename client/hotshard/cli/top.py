@@ -119,6 +119,8 @@ def _percent(share: float | None) -> str:
 
 # -- the screen ------------------------------------------------------------------------------------
 
+_INTERRUPT = "\x03"
+
 
 def _show(watch: Watch, period_s: float) -> None:
     from rich.console import Console
@@ -131,7 +133,7 @@ def _show(watch: Watch, period_s: float) -> None:
     with _keys() as pressed, Live(console=console, screen=True, auto_refresh=False) as live:
         wait_s = FIRST_LOOK_S
         live.update(_message("looking ..."), refresh=True)
-        while not pressed("qQ\x03", wait_s):
+        while not (key := pressed("qQ" + _INTERRUPT, wait_s)):
             wait_s = period_s
             try:
                 activity, trouble = watch.look(), ""
@@ -144,33 +146,41 @@ def _show(watch: Watch, period_s: float) -> None:
                 live.update(_screen(activity, ratios, served, trouble), refresh=True)
             else:
                 live.update(_message(trouble), refresh=True)
+    if key == _INTERRUPT:
+        raise KeyboardInterrupt
 
 
 @contextmanager
 def _keys() -> Iterator[Any]:
-    """A function that waits for one of some keys; True: it was pressed."""
+    """A function that waits for one of some keys; which it was, or none."""
     if not sys.stdin.isatty():
 
-        def sleep(_keys: str, seconds: float) -> bool:
+        def sleep(_keys: str, seconds: float) -> str:
             time.sleep(seconds)
-            return False
+            return ""
 
         yield sleep
         return
     fd = sys.stdin.fileno()
     before = termios.tcgetattr(fd)
 
-    def pressed(keys: str, seconds: float) -> bool:
+    def pressed(keys: str, seconds: float) -> str:
         until = time.monotonic() + seconds
         while (left := until - time.monotonic()) > 0:
             if select.select([fd], [], [], left)[0]:
                 data = os.read(fd, 64).decode(errors="ignore")
-                if not data or set(data) & set(keys):
-                    return True
-        return False
+                if not data:
+                    return keys[0]  # nobody is there any more
+                if found := [key for key in data if key in keys]:
+                    return found[0]
+        return ""
 
     try:
-        tty.setcbreak(fd)  # Ctrl-C goes on being a signal
+        tty.setcbreak(fd)
+        # Ctrl-C is a key like others: as a signal it may be lost where an exception cannot get out.
+        ours = termios.tcgetattr(fd)
+        ours[6][termios.VINTR] = b"\0"
+        termios.tcsetattr(fd, termios.TCSADRAIN, ours)
         yield pressed
     finally:
         termios.tcsetattr(fd, termios.TCSADRAIN, before)

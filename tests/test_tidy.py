@@ -27,7 +27,6 @@ TESTED_ELSEWHERE = {
     "cache_server/cluster/origin.py": "tests/unit/cache_server/cluster/test_blocks.py",
     "cache_server/cluster/ports.py": "tests/support/cluster.py",
     "cache_server/cluster/wiring.py": "tests/integration/cluster/test_reads.py",
-    "cache_server/metrics/peers.py": "tests/unit/cache_server/cluster/test_peers.py",
     "cache_server/doctor/__main__.py": "tests/integration/test_doctor.py",
     "client/hotshard/cli/fuse_probe.py": "tests/integration/test_doctor.py",
     "cache_server/config/__main__.py": "tests/unit/cache_server/config/test_reference.py",

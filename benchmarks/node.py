@@ -9,7 +9,8 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from benchmarks.results import BenchError
 from benchmarks.sabotage import Sabotage
-from hotshard.cli.cache_process import SERVER, CacheProcess, CacheProcessError, free_ports
+from hotshard.cli.cache_process import SERVER, CacheProcess, CacheProcessError
+from hotshard.cli.ports import free_ports
 
 _READY_S = 120.0  # a million shards on a busy machine
 _STOP_S = 30.0

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from benchmarks.results import BenchError
-from hotshard.cli.cache_process import free_ports
+from hotshard.cli.ports import free_ports
 
 _START_S = 20.0
 _STOP_S = 10.0

@@ -20,6 +20,7 @@ import pytest
 import yaml
 
 from hotshard import aio
+from hotshard.cli.ports import free_ports
 from support.chart import containers, named, rendered
 from support.kube_api import KubeApi, endpoint, slice_of
 
@@ -38,14 +39,6 @@ mount -o remount,bind,ro /
 exec setpriv --reuid="$USER_ID" --regid="$USER_ID" --clear-groups --bounding-set=-all --inh-caps=-all \
   --no-new-privs "$PYTHON" -m cache_server --config "$CONFIG"
 """
-
-
-def free_ports(count):
-    held = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [each.getsockname()[1] for each in held]
-    for each in held:
-        each.close()
-    return ports
 
 
 def answer(port, path):

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from hotshard.cli import app, exits
-from hotshard.cli.cache_process import CacheProcess, free_ports
+from hotshard.cli.cache_process import CacheProcess
+from hotshard.cli.ports import free_ports
 from integration.conftest import origin_bytes, sealed_shards
 from support.content import content
 from support.s3 import client, new_bucket

@@ -12,7 +12,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from hotshard.cli.cache_process import free_ports
+from hotshard.cli.ports import free_ports
 from support.content import content
 
 

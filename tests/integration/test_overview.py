@@ -5,7 +5,7 @@ import json
 import pytest
 
 import hotshard
-from hotshard.cli.cache_process import free_ports
+from hotshard.cli.ports import free_ports
 from support.content import content
 from support.prometheus import check_metrics
 from support.waiting import until

@@ -7,7 +7,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 
 import hotshard
-from hotshard.cli.cache_process import free_ports
+from hotshard.cli.ports import free_ports
 from support.content import content
 from support.waiting import until
 

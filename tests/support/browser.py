@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from hotshard.cli.cache_process import free_ports
+from hotshard.cli.ports import free_ports
 
 FLAGS = (
     *("--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-sync"),

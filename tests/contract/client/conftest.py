@@ -14,7 +14,8 @@ from typing import Any
 import pytest
 
 import hotshard
-from hotshard.cli.cache_process import CacheProcess, free_ports
+from hotshard.cli.cache_process import CacheProcess
+from hotshard.cli.ports import free_ports
 from hotshard.cli.s3_server import SeaweedS3
 from support import s3 as support_s3
 from support.fake_grpc import FakeGrpcServer

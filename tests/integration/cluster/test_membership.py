@@ -18,7 +18,8 @@ import pytest
 
 import hotshard
 from hotshard.bulkline import BulkLine
-from hotshard.cli.cache_process import CacheProcess, free_ports
+from hotshard.cli.cache_process import CacheProcess
+from hotshard.cli.ports import free_ports
 from hotshard.core import bulkwire as wire
 from hotshard.v1 import cache_pb2, cache_pb2_grpc, types_pb2
 from hotshard.wire import CLUSTER_KEY, FORWARDED_KEY

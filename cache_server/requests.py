@@ -122,6 +122,10 @@ class Request:
         if self._timer is not None:
             self._timer.failed(error)
 
+    def refused(self, code: str) -> None:
+        """It was answered, with this in place of what it asked for; nothing for the metrics of errors."""
+        self._code = code
+
     def answered(self, error: BaseException | None) -> None:
         """The answer is known, and only has to be sent: count it now. Idempotent."""
         if self._ended:

@@ -125,8 +125,11 @@ class BulkCalls:
             as_id(request.request_id) if request.request_id else "",
             uri=request.uri,
             passed_on=bool(request.flags),
-        ):
-            return await self._answered(request)
+        ) as begun:
+            answer = await self._answered(request)
+            if answer.reply.status is not wire.Status.OK:
+                begun.refused(answer.reply.status.name.lower())
+            return answer
 
     async def _answered(self, request: wire.Request) -> Answer:
         refused = self._refused(request)

@@ -167,7 +167,7 @@ async def member(
         bulk = BulkServer(
             "127.0.0.1",
             0,
-            BulkCalls(cache, identity, guarded.whole_checksum, Requests(metrics)),
+            BulkCalls(cache, identity, guarded.whole_checksum, Requests(metrics, slow_s=0.0)),
             events,
         )
         await bulk.start()

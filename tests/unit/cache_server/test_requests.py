@@ -40,6 +40,13 @@ def test_a_quick_one_says_nothing(metrics, caplog):
     assert slow_lines(caplog) == []
 
 
+def test_what_was_refused_says_with_what(metrics, caplog):
+    with Requests(metrics, slow_s=0.0).begin("bulk", "read") as request:
+        request.refused("not_cached")
+    (line,) = slow_lines(caplog)
+    assert line.code == "not_cached"
+
+
 def test_waiting_on_purpose_is_not_slow(metrics, caplog):
     with Requests(metrics, slow_s=0.0).begin("grpc", "WatchMembers"):
         pass

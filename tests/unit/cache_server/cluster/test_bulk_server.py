@@ -130,7 +130,7 @@ async def test_what_is_in_memory_is_answered_at_once_and_alike(server, monkeypat
     assert [calls.answer_now(request) for request in others] == [None] * len(others)
 
 
-async def test_only_cached_never_fetches(server):
+async def test_only_cached_never_fetches(server, caplog):
     info = server.origin.info(server.origin.put("a", content(BLOCK)))
     only = request_for(info, flags=wire.Flag.ONLY_CACHED)
     (reply, _), (read, _), (again, data) = await asyncio.to_thread(
@@ -139,6 +139,8 @@ async def test_only_cached_never_fetches(server):
     assert reply.status is wire.Status.NOT_CACHED
     assert (read.status, again.status, data) == (wire.Status.OK, wire.Status.OK, content(BLOCK))
     assert server.origin.asked["GET"] == 1
+    codes = [line.code for line in caplog.records if line.getMessage() == "slow request"]
+    assert codes == ["not_cached", "ok"], "the third is answered from memory, without a line"
 
 
 async def test_requests_may_be_sent_ahead(server):

@@ -148,7 +148,7 @@ async def test_a_begun_fetch_ends_within_the_time_it_is_given(
         await origin.stat("s3://bucket/key")
         await fetch(origin, want_of(server), target)
         server.script.append(faulty.silent)
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(90):
             assert origin.begin_fetch(want_of(server), target, landed.set_result, 0.2)
             interrupted = await landed
             assert isinstance(interrupted, Interrupted)

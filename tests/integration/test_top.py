@@ -16,6 +16,7 @@ import pytest
 
 import hotshard
 from support.content import content
+from support.waiting import LIMIT_S
 
 ESCAPE = re.compile(r"\x1b\[[0-9;?]*[a-zA-Z]")
 
@@ -47,7 +48,7 @@ class Terminal:
         )
         self.raw = ""
 
-    def shows(self, text, limit_s=20.0):
+    def shows(self, text, limit_s=LIMIT_S):
         deadline = time.monotonic() + limit_s
         while text not in ESCAPE.sub("", self.raw):
             assert time.monotonic() < deadline, ESCAPE.sub("", self.raw)
@@ -55,17 +56,21 @@ class Terminal:
 
     def _read(self):
         """What it writes, if it writes something soon."""
-        if select.select([self.master], [], [], 0.1)[0]:
+        found = bool(select.select([self.master], [], [], 0.1)[0])
+        if found:
             self.raw += os.read(self.master, 65536).decode(errors="replace")
+        return found
 
     def press(self, keys):
         os.write(self.master, keys)
 
     def ends(self):
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + LIMIT_S
         while self.process.poll() is None:
             assert time.monotonic() < deadline
             self._read()
+        while self._read():  # what it wrote last
+            pass
         return self.process.returncode
 
     def close(self):

@@ -11,6 +11,7 @@ from cache_server.cluster.membership import Membership, Tools
 from cache_server.metrics.members import MemberMetrics
 from hotshard.core.members import Candidate, Member, State, Terms
 from hotshard.core.roster import Roster
+from support.waiting import comes
 
 TERMS = Terms("town", 1024, 2, 256 << 20)
 
@@ -102,17 +103,13 @@ class Town:
 async def agreed(*memberships: Membership) -> None:
     """Wait until everybody has the table of all who are ready."""
     everybody = tuple(sorted(each.me for each in memberships))
-    async with asyncio.timeout(20):
-        while any(each.view.table.ids != everybody for each in memberships):
-            await asyncio.sleep(0.01)
-        assert len({each.view_version for each in memberships}) == 1
+    await comes(lambda: all(each.view.table.ids == everybody for each in memberships))
+    assert len({each.view_version for each in memberships}) == 1
 
 
 async def sees(membership: Membership, **states: str) -> None:
     """Wait until somebody sees exactly these."""
-    async with asyncio.timeout(20):
-        while {m.id: str(m.state) for m in membership.view.members} != states:
-            await asyncio.sleep(0.01)
+    await comes(lambda: {m.id: str(m.state) for m in membership.view.members} == states)
 
 
 def with_cluster(name: str) -> Terms:

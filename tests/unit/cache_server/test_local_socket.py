@@ -5,6 +5,7 @@ import gc
 import os
 import resource
 import socket
+import time
 from array import array
 from contextlib import asynccontextmanager, closing
 
@@ -59,7 +60,7 @@ async def answer(sock) -> tuple[pb.LocalReply, list[OpenFile]]:
     loop, ready = asyncio.get_running_loop(), asyncio.Event()
     loop.add_reader(sock.fileno(), ready.set)
     try:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(90):
             await ready.wait()
     finally:
         loop.remove_reader(sock.fileno())
@@ -146,10 +147,12 @@ async def test_out_of_descriptors_it_waits_instead_of_turning(tmp_path, monkeypa
             except OSError:
                 pass
             try:
+                began = time.monotonic()
                 for _ in range(1000):
                     await asyncio.sleep(0)
+                tries_max = 1 + (time.monotonic() - began) / local_socket.ACCEPT_PAUSE_S
                 said = [r for r in caplog.records if "cannot accept" in r.message]
-                assert 1 <= len(said) < 10
+                assert 1 <= len(said) <= tries_max
             finally:
                 full.clear()
                 resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
@@ -166,6 +169,6 @@ async def test_a_live_server_with_a_full_backlog_keeps_its_socket(tmp_path):
         with connected(tmp_path):
             async with cache_world(tmp_path) as world:
                 with pytest.raises(ConfigError, match="in use"):
-                    async with asyncio.timeout(10), serving(tmp_path, world):
+                    async with asyncio.timeout(90), serving(tmp_path, world):
                         pass
     assert os.path.exists(path)

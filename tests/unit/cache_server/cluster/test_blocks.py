@@ -7,6 +7,7 @@ from hotshard.core.errors import OriginUnavailable, StaleObject
 from support.cache import BLOCK
 from support.cluster import cluster, member, no_deadlines, read
 from support.content import content
+from support.waiting import comes
 
 
 def owner_of(members, origin, uri):
@@ -115,12 +116,8 @@ async def test_the_readers_of_an_owner_that_is_cut_off_are_helped_though_a_membe
                 return getattr(inner, name)
 
             async def fetch(self, want, target):
-                async with asyncio.timeout(
-                    20
-                ):  # until our own reader has joined the member's flight
-                    asked.set()
-                    while not all(f._flight.ours for f in owner.cache._fills):
-                        await asyncio.sleep(0.01)
+                asked.set()  # until our own reader has joined the member's flight
+                await comes(lambda: all(f._flight.ours for f in owner.cache._fills))
                 raise OriginUnavailable("cut off")
 
         guarded._inner = owner.quick.origin = Away()
@@ -142,9 +139,7 @@ async def test_disagreeing_views_only_cost_time(tmp_path):
             tasks = [group.create_task(read(each, uri)) for each in members]
         assert [task.result() for task in tasks] == [body, body]
         # Counted when the last byte is out, which the reader may see before the server does.
-        async with asyncio.timeout(30):
-            while not any(each.count("hotshard_served_not_owned_total") for each in members):
-                await asyncio.sleep(0.001)
+        await comes(lambda: any(each.count("hotshard_served_not_owned_total") for each in members))
 
 
 async def test_a_changed_object_is_said_to_be_stale(tmp_path):

@@ -22,10 +22,11 @@ from support.cache import BLOCK
 from support.cluster import CLUSTER, cluster, member
 from support.content import content
 from support.memory_origin import MemoryOrigin
+from support.waiting import LIMIT_S
 
 
 def line_to(server) -> BulkLine:
-    return BulkLine("127.0.0.1", server.bulk.port, connect_s=1.0)
+    return BulkLine("127.0.0.1", server.bulk.port, connect_s=LIMIT_S)
 
 
 def request_for(info, **fields) -> wire.Request:
@@ -47,9 +48,9 @@ def ask(server, *requests: wire.Request) -> list[tuple[wire.Reply, bytes]]:
     line, answers = line_to(server), []
     try:
         for request in requests:
-            reply = line.exchange(request, 5.0)
+            reply = line.exchange(request, LIMIT_S)
             data = bytearray()
-            line.payload(reply.length, data.extend, 5.0)
+            line.payload(reply.length, data.extend, LIMIT_S)
             answers.append((reply, bytes(data)))
     finally:
         line.close()
@@ -156,12 +157,12 @@ async def test_requests_may_be_sent_ahead(server):
         found = bytearray()
         for i in range(8):
             head = bytearray(wire.REPLY_HEAD_BYTES)
-            line._fill(memoryview(head), time.monotonic() + 5)
+            line._fill(memoryview(head), time.monotonic() + LIMIT_S)
             rest = bytearray(wire.reply_rest(bytes(head)))
-            line._fill(memoryview(rest), time.monotonic() + 5)
+            line._fill(memoryview(rest), time.monotonic() + LIMIT_S)
             reply = wire.decode_reply(bytes(head), bytes(rest))
             assert reply.request_id == i
-            line.payload(reply.length, found.extend, 5.0)
+            line.payload(reply.length, found.extend, LIMIT_S)
         line.close()
         return bytes(found)
 
@@ -223,9 +224,9 @@ async def test_garbage_is_refused_with_a_reason_and_counted(server, garbage):
     def send() -> wire.Reply:
         line = line_to(server)
         line.sock.sendall(garbage)
-        reply = line._reply(wire.Request(cluster=0, uri="x"), time.monotonic() + 5)
+        reply = line._reply(wire.Request(cluster=0, uri="x"), time.monotonic() + LIMIT_S)
         with pytest.raises(LineBroken):
-            line.payload(1, lambda _: None, 5.0)
+            line.payload(1, lambda _: None, LIMIT_S)
         line.close()
         return reply
 
@@ -251,7 +252,7 @@ async def test_whoever_takes_no_bytes_is_cut_off(server, monkeypatch):
         sock = socket.socket()
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         sock.connect(("127.0.0.1", server.bulk.port))
-        sock.settimeout(5)
+        sock.settimeout(LIMIT_S)
         with pytest.raises(OSError):
             while True:
                 sock.sendall(request * 100)
@@ -270,24 +271,26 @@ def test_a_time_just_under_a_whole_second_is_one_that_the_kernel_takes(monkeypat
             assert ours.getsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, 16) > bytes(16)
 
 
-async def test_a_slow_origin_is_told_from_a_dead_member(server):
+async def test_a_slow_origin_is_told_from_a_dead_member(server, monkeypatch):
+    monkeypatch.setattr(bulk_server, "PENDING_S", 0.02)
+    silence_s = 1.5
     info = server.origin.info(server.origin.put("a", content(BLOCK)))
     server.origin.gate = asyncio.Event()
 
     def patient() -> tuple[wire.Reply, float]:
         line, began = line_to(server), time.monotonic()
-        reply = line.exchange(request_for(info), 0.8)
+        reply = line.exchange(request_for(info), silence_s)
         line.close()
         return reply, time.monotonic() - began
 
     waiting = asyncio.get_running_loop().run_in_executor(None, patient)
     while not server.origin.fetching:
         await asyncio.sleep(0.01)
-    await asyncio.sleep(1.2)  # for longer than the line waits for a member that says nothing
+    await asyncio.sleep(1.2 * silence_s)  # longer than the line waits for one that says nothing
     server.origin.gate.set()
     reply, seconds = await waiting
     assert reply.status is wire.Status.OK
-    assert seconds > 1
+    assert seconds > silence_s
 
 
 async def test_an_address_in_use_is_a_mistake_of_the_configuration(server):
@@ -316,7 +319,7 @@ async def test_fuzz_leaves_the_server_serving(server):
         with socket.create_connection(("127.0.0.1", server.bulk.port)) as sock:
             sock.sendall(data[:cut] if cut else data)
             sock.shutdown(socket.SHUT_WR)
-            sock.settimeout(5)
+            sock.settimeout(LIMIT_S)
             while sock.recv(65536):
                 pass
 

@@ -17,6 +17,7 @@ from hotshard.core.members import Member, State
 from hotshard.core.roster import Roster
 from support.kube_api import SERVICE, KubeApi, endpoint, slice_of
 from support.town import TERMS, Square
+from support.waiting import comes
 
 QUICK = Backoff(attempts=100, initial_s=0.02, cap_s=0.1)
 
@@ -70,19 +71,17 @@ class Cluster:
             ]
 
     async def agree(self, names):
-        async with asyncio.timeout(30):
-            while any(
-                {m.id for m in self.members[name].view.members if m.state is State.READY} != names
-                or set(self.members[name].view.table.ids) != names
+        await comes(
+            lambda: all(
+                {m.id for m in self.members[name].view.members if m.state is State.READY} == names
+                and set(self.members[name].view.table.ids) == names
                 for name in names
-            ):
-                await asyncio.sleep(0.01)
+            )
+        )
 
     async def watched(self, more_than=0):
         """Every provider watches (again)."""
-        async with asyncio.timeout(30):
-            while self.api.watching < len(self.members) or self.api.watches <= more_than:
-                await asyncio.sleep(0.01)
+        await comes(lambda: self.api.watching >= len(self.members) and self.api.watches > more_than)
 
 
 @pytest.fixture
@@ -119,12 +118,11 @@ async def test_scale_out_and_in(cluster):
     cluster.square.there.pop("10.0.0.4:7070")
     cluster.api.put(pods(1, 2, 3))
     stayed = ("n1", "n2", "n3")
-    async with asyncio.timeout(20):
-        while any(cluster.members[n].view.member("n4").state is State.READY for n in stayed):
-            await asyncio.sleep(0.01)
-    async with asyncio.timeout(20):  # whoever watches has seen it: the watch of this test works
-        while {by for by, _, _ in cluster.lost} != set(stayed):
-            await asyncio.sleep(0.01)
+    await comes(
+        lambda: all(cluster.members[n].view.member("n4").state is not State.READY for n in stayed)
+    )
+    # Whoever watches has seen it: the watch of this test works.
+    await comes(lambda: {by for by, _, _ in cluster.lost} == set(stayed))
     assert {name for _, name, _ in cluster.lost} == {"n4"}
     for name in stayed:  # it may come back: its part waits for it, and nobody else's moves
         assert set(cluster.members[name].view.table.ids) == {*stayed, "n4"}
@@ -134,9 +132,7 @@ async def test_readiness_that_flaps(cluster):
     async with nobody_is_lost(cluster):
         for _ in range(3):
             cluster.api.put(pods(1, 2, 3, unready=(2,)))
-            async with asyncio.timeout(20):
-                while cluster.members["n1"].view.member("n2").state is not State.DRAINING:
-                    await asyncio.sleep(0.01)
+            await comes(lambda: cluster.members["n1"].view.member("n2").state is State.DRAINING)
             cluster.api.put(pods(1, 2, 3))
             await cluster.agree({"n1", "n2", "n3"})
 
@@ -149,9 +145,7 @@ async def test_streams_that_break_and_events_that_are_cut(cluster):
             await cluster.watched(before)
         cluster.api.cut_events = 3
         cluster.api.put(pods(1, 2, 3))
-        async with asyncio.timeout(20):
-            while cluster.api.cut_events:
-                await asyncio.sleep(0.01)
+        await comes(lambda: not cluster.api.cut_events)
         await cluster.watched()
 
 
@@ -160,9 +154,7 @@ async def test_a_version_that_is_gone(cluster):
         lists = cluster.api.lists
         cluster.api.compact()
         cluster.api.break_streams()
-        async with asyncio.timeout(30):
-            while cluster.api.lists < lists + 3:
-                await asyncio.sleep(0.01)
+        await comes(lambda: cluster.api.lists >= lists + 3)
         await cluster.watched()
 
 

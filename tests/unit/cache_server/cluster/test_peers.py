@@ -18,6 +18,7 @@ from hotshard.core.errors import Overloaded
 from support.cache import BLOCK
 from support.cluster import cluster, no_deadlines, read
 from support.content import content
+from support.waiting import comes
 
 
 class Spoiled:
@@ -67,9 +68,8 @@ async def test_wrong_bytes_are_never_given_and_the_next_source_is_asked(tmp_path
         spoil(first, change)
         assert await read(third, uri) == body
         assert third.count('hotshard_peer_requests_total{outcome="mismatch",path="bulk"}') > 0
-        async with asyncio.timeout(20):  # counted after the last byte has left
-            while second.count("hotshard_bulk_sent_bytes_total") < len(body):
-                await asyncio.sleep(0.01)
+        # Counted after the last byte has left.
+        await comes(lambda: second.count("hotshard_bulk_sent_bytes_total") >= len(body))
         assert second.count("hotshard_bulk_sent_bytes_total") == len(body)
 
 

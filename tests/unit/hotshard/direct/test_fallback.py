@@ -30,7 +30,23 @@ def store(tmp_path: Path, uri: str) -> FakeStore:
     return store
 
 
-def test_reads_go_to_the_origin_and_back(tmp_path: Path, uri: str, store: FakeStore, caplog):
+@pytest.fixture
+def slept(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """How long somebody has slept, from now on."""
+    found: list[float] = []
+    sleep = time.sleep
+
+    def noted(seconds: float) -> None:
+        found.append(seconds)
+        sleep(seconds)
+
+    monkeypatch.setattr(time, "sleep", noted)
+    return found
+
+
+def test_reads_go_to_the_origin_and_back(
+    tmp_path: Path, uri: str, store: FakeStore, caplog, slept: list[float]
+):
     """SEMANTICS 6: while no server answers, a client reads the origin itself, as far as it can."""
     with FakeServer(store, tmp_path / "sock") as server:
         client = hotshard.connect(server.address, **FAST)
@@ -38,14 +54,15 @@ def test_reads_go_to_the_origin_and_back(tmp_path: Path, uri: str, store: FakeSt
         client._table.clear()
     began = time.monotonic()
     assert client.read(uri) == b"from the origin"
-    assert 0.3 <= time.monotonic() - began < 3
-    began = time.monotonic()
+    assert time.monotonic() - began >= 0.3
+    assert slept
+    slept.clear()
     assert client.read_many([uri, (uri, 5, 3)]) == [b"from the origin", b"the"]
     with client.open(uri) as file:
         assert file.read() == b"from the origin"
     assert bytes(client.map(uri)) == b"from the origin"
     assert [entry.uri for entry in client.list(os.path.dirname(uri) + "/")] == [uri]
-    assert time.monotonic() - began < 2.0, "nobody waits for the server any more"
+    assert slept == [], "nobody waits for the server any more"
     assert "reading from the origin until it is back" in caplog.text
     with FakeServer(store, tmp_path / "sock"):
         until(lambda: client.read(uri) == b"from the server")
@@ -63,9 +80,8 @@ async def test_the_same_on_an_event_loop(tmp_path: Path, uri: str, store: FakeSt
     assert await client.read(uri) == b"from the origin"
     assert (await client.stat(uri)).size == 15
     with FakeServer(store, tmp_path / "sock"):
-        give_up = time.monotonic() + 10
-        while await client.read(uri) != b"from the server":
-            assert time.monotonic() < give_up
+        while await client.read(uri) != b"from the server":  # the test's timeout is the limit
+            pass
     await client.close()
 
 

@@ -11,6 +11,7 @@ from cache_server.cluster.providers.kubernetes import KubernetesOptions, Kuberne
 from hotshard.core.backoff import Backoff
 from hotshard.core.errors import ConfigError
 from support.kube_api import NAMESPACE, SERVICE, KubeApi, endpoint, slice_of
+from support.waiting import comes
 
 QUICK = Backoff(attempts=100, initial_s=0.02, cap_s=0.1)
 
@@ -30,20 +31,15 @@ class Follower:
         more = {"service": SERVICE, "url": api.url, "account": str(api.account), **options}
         self.provider = KubernetesProvider(KubernetesOptions(**more), {}, lambda: 0.5, QUICK)
         self.last = None
-        self._news = asyncio.Event()
 
     async def run(self):
         async with aclosing(self.provider.lists()) as lists:
             async for candidates in lists:
                 self.last = {c.address.removesuffix(":7070"): c.serving for c in candidates}
-                self._news.set()
 
     async def sees(self, **expected):
         wanted = {name.replace("_", ".").removeprefix("ip"): v for name, v in expected.items()}
-        async with asyncio.timeout(20):
-            while self.last != wanted:
-                self._news.clear()
-                await self._news.wait()
+        await comes(lambda: self.last == wanted)
 
 
 @pytest.fixture
@@ -58,10 +54,12 @@ async def follower(api):
         task.cancel()
 
 
+def warned(caplog):
+    return [r for r in caplog.records if r.levelname == "WARNING"]
+
+
 async def watching(api, more_than=0):
-    async with asyncio.timeout(20):
-        while not api.watching or api.watches <= more_than:
-            await asyncio.sleep(0.01)
+    await comes(lambda: api.watching and api.watches > more_than)
 
 
 async def test_scale_out_and_in(api, follower):
@@ -128,13 +126,13 @@ async def test_gone_means_listing_again(api, follower):
 
 async def test_while_the_server_is_away_the_last_list_holds(api, follower, caplog):
     await api.stop()
-    await asyncio.sleep(0.3)  # a few attempts that fail
+    await comes(lambda: warned(caplog))
+    await asyncio.sleep(0.3)  # a few attempts more, of which nothing is said
     assert follower.last == {"10.0.0.1": True, "10.0.0.2": True}
     api.put(slice_of("a", [endpoint("10.0.0.2")]))
     await api.start()
     await follower.sees(ip10_0_0_2=True)
-    warnings = [r for r in caplog.records if r.levelname == "WARNING"]
-    assert len(warnings) == 1
+    assert len(warned(caplog)) == 1
 
 
 async def test_a_rotated_token_is_read_anew(api, follower):
@@ -186,9 +184,7 @@ async def test_a_list_that_is_forgotten_between_two_pages_begins_again(api):
 async def test_a_slice_of_many_endpoints_fits(api, follower):
     many = [endpoint(f"10.1.{i // 250}.{i % 250}") for i in range(1000)]
     api.put(slice_of("b", many))
-    async with asyncio.timeout(20):
-        while len(follower.last) != 1002:
-            await asyncio.sleep(0.01)
+    await comes(lambda: len(follower.last) == 1002)
 
 
 @pytest.mark.parametrize(

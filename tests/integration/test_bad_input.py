@@ -18,7 +18,7 @@ from hotshard.v1 import local_pb2, types_pb2
 from integration.conftest import origin_bytes
 from support import s3 as support_s3
 from support.content import content
-from support.waiting import until
+from support.waiting import LIMIT_S, until
 
 KIB = 1 << 10
 
@@ -141,7 +141,7 @@ def test_ranges_at_and_beyond_the_ends(cache, bucket):
 
 def raw_connection(node):
     connection = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    connection.settimeout(10)
+    connection.settimeout(LIMIT_S)
     connection.connect(node.socket)
     return closing(connection)
 
@@ -207,7 +207,7 @@ def run_server(*arguments, **environment):
         check=False,
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=LIMIT_S,
         env={**os.environ, **environment},
     )
 
@@ -216,7 +216,11 @@ def test_without_the_extra_it_says_what_to_install():
     without = "import runpy, sys; sys.modules['uvloop'] = None; "
     program = without + "runpy.run_module('cache_server', run_name='__main__')"
     done = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, check=False, timeout=30
+        [sys.executable, "-c", program],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=LIMIT_S,
     )
     assert done.returncode == 1
     assert done.stderr == (

@@ -121,16 +121,17 @@ def test_an_origin_that_does_not_answer(s3_config):
 
 def test_directories_of_all_kinds(s3_config, tmp_path):
     (tmp_path / "file").write_text("")
-    dirs = [str(tmp_path / "file"), "/sys/hotshard", "/dev/shm/hotshard-doctor"]
+    in_memory = f"/dev/shm/hotshard-doctor-{os.getpid()}"
+    dirs = [str(tmp_path / "file"), "/sys/hotshard", in_memory]
     missing = "file:///nonexistent/data/"
     code, found = run("--config", s3_config(cache_dirs=dirs, origins=[missing]))
     assert code == 1
     assert verdict(found, f"cache dir {dirs[0]}") == ("fail", f"{dirs[0]} is no directory")
     assert verdict(found, "cache dir /sys/hotshard")[0] == "fail"
-    in_memory = found["cache dir /dev/shm/hotshard-doctor"]
-    assert in_memory["verdict"] == "warn"
-    assert "tmpfs" in in_memory["fact"]
-    assert not os.path.exists("/dev/shm/hotshard-doctor")
+    kind, fact = verdict(found, f"cache dir {in_memory}")
+    assert kind == "warn"
+    assert "tmpfs" in fact
+    assert not os.path.exists(in_memory)
     assert verdict(found, f"origin {missing}")[0] == "fail"
 
 

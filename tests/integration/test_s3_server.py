@@ -13,6 +13,7 @@ from botocore.exceptions import ClientError
 
 from hotshard.cli.s3_server import S3ServerError, SeaweedS3
 from support import s3 as support_s3
+from support.waiting import LIMIT_S
 
 _CHILD = """
 import sys
@@ -44,7 +45,7 @@ def test_it_dies_with_its_parent() -> None:
         parent.wait()
     import select
 
-    assert select.select([watched], [], [], 20)[0], "the S3 server outlived its parent"
+    assert select.select([watched], [], [], LIMIT_S)[0], "the S3 server outlived its parent"
     os.close(watched)
 
 

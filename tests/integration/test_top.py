@@ -101,7 +101,7 @@ def hotshard_command(*arguments):
         [sys.executable, "-m", "hotshard.cli", *arguments],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=LIMIT_S,
         check=False,
     )
 

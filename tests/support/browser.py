@@ -13,12 +13,12 @@ from typing import Any
 import pytest
 
 from hotshard.cli.ports import free_ports
+from support.waiting import LIMIT_S
 
 FLAGS = (
     *("--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-sync"),
     *("--disable-background-networking", "--disable-component-update", "--hide-scrollbars"),
 )
-START_S = 30.0
 
 
 class Browser:
@@ -72,7 +72,7 @@ class Browser:
         data = None if body is None else json.dumps(body).encode()
         request = urllib.request.Request(self._url + path, data, method=method)
         request.add_header("Content-Type", "application/json")
-        with urllib.request.urlopen(request, timeout=60) as answer:
+        with urllib.request.urlopen(request, timeout=LIMIT_S) as answer:
             return json.load(answer)["value"]
 
 
@@ -100,7 +100,7 @@ def browser(
 
 
 def _wait_until_ready(found: Browser, process: "subprocess.Popen[bytes]") -> None:
-    for _ in range(int(START_S / 0.05)):
+    for _ in range(int(LIMIT_S / 0.05)):
         if found.ready():
             return
         try:

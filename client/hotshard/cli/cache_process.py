@@ -15,7 +15,8 @@ from typing import Any
 from hotshard.cli.child import STOP_TIMEOUT_S, Child
 from hotshard.cli.ports import free_ports
 
-START_TIMEOUT_S = 30.0
+START_TIMEOUT_S = 60.0
+GET_TIMEOUT_S = 30.0
 POLL_S = 0.02
 LOG_LINES = 20
 SERVER = ("-m", "cache_server")
@@ -120,7 +121,7 @@ class CacheProcess:
 
     def get(self, path: str) -> tuple[int, str]:
         """Status and body of an admin page."""
-        connection = http.client.HTTPConnection(self.admin, timeout=5.0)
+        connection = http.client.HTTPConnection(self.admin, timeout=GET_TIMEOUT_S)
         try:
             connection.request("GET", path)
             answer = connection.getresponse()

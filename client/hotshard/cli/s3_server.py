@@ -48,7 +48,7 @@ class S3ServerError(RuntimeError):
 class SeaweedS3:
     """One SeaweedFS S3 server; `start()` returns when it answers."""
 
-    def __init__(self, *, host: str = "127.0.0.1", ready_timeout_s: float = 30.0) -> None:
+    def __init__(self, *, host: str = "127.0.0.1", ready_timeout_s: float = 60.0) -> None:
         self.access_key = "hotshard" + secrets.token_hex(6)
         self.secret_key = secrets.token_hex(20)
         self.region = "us-east-1"

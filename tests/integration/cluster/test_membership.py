@@ -23,7 +23,7 @@ from hotshard.cli.ports import free_ports
 from hotshard.core import bulkwire as wire
 from hotshard.v1 import cache_pb2, cache_pb2_grpc, types_pb2
 from hotshard.wire import CLUSTER_KEY, FORWARDED_KEY
-from support.waiting import until
+from support.waiting import LIMIT_S, until
 
 pytestmark = [pytest.mark.timeout(240), pytest.mark.slow]
 OBJECT_BYTES = 300_000
@@ -147,9 +147,9 @@ def asked_with(address, secret, uri):
     host, port = address.split(":")
     request = wire.Request(cluster=wire.cluster_id("trio"), uri=uri, length=5)
     request = wire.signed(request, secret, int(time.time()) + 60)
-    line = BulkLine(host, int(port), connect_s=5.0)
+    line = BulkLine(host, int(port), connect_s=LIMIT_S)
     try:
-        return line.exchange(request, 5.0)
+        return line.exchange(request, LIMIT_S)
     finally:
         line.close()
 

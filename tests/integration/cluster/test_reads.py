@@ -11,6 +11,7 @@ from benchmarks.fleet.readers import read_all
 from hotshard.cli.child import Child
 from hotshard.core import bulkwire as wire
 from integration.cluster.conftest import FULL, LONG, MIB, failed_requests, fill_origin, total_bytes
+from support.waiting import LIMIT_S
 
 pytestmark = [pytest.mark.timeout(1800 if FULL else 240), pytest.mark.slow]
 
@@ -48,7 +49,7 @@ def test_bad_input_on_the_bulk_port_is_refused_and_counted(start_fleet):
         with socket.create_connection((server.host.address, 7071)) as sock:
             sock.sendall(dice.randbytes(dice.randrange(1, 3000)))
             sock.shutdown(socket.SHUT_WR)
-            sock.settimeout(5)
+            sock.settimeout(LIMIT_S)
             while sock.recv(65536):
                 pass
     other = wire.Request(cluster=wire.cluster_id("another"), uri=min(expected), length=5)

@@ -13,6 +13,7 @@ from cache_server.config import AdminConfig, HostPort
 from cache_server.metrics import Metrics, State
 from hotshard.core.errors import ConfigError
 from hotshard.v1.types_pb2 import DiskStatus, StatusReply
+from support.waiting import LIMIT_S
 
 
 def status(*, brief: bool = False) -> StatusReply:
@@ -121,7 +122,7 @@ async def test_after_closing_nobody_listens(scene):
 
 async def test_garbage_does_no_harm(scene):
     def shout() -> bytes:
-        with socket.create_connection(("127.0.0.1", scene.server.port), timeout=10) as sock:
+        with socket.create_connection(("127.0.0.1", scene.server.port), timeout=LIMIT_S) as sock:
             sock.sendall(b"\x00\x01garbage\r\n\r\n")
             return sock.recv(4096)
 

@@ -12,6 +12,7 @@ from cache_server.grpc_server import GrpcServer
 from hotshard.core.errors import ConfigError
 from hotshard.v1 import cache_pb2_grpc, types_pb2
 from support.certificates import Authority
+from support.waiting import LIMIT_S
 
 ANY_PORT = HostPort("127.0.0.1", 0)
 SERVICE = "hotshard.v1.Cache"
@@ -110,7 +111,7 @@ async def node_id(server, credentials):
     address = f"127.0.0.1:{server.port}"
     async with grpc.aio.secure_channel(address, credentials) as channel:
         stub = cache_pb2_grpc.CacheStub(channel)
-        reply = await stub.Status(types_pb2.StatusRequest(), timeout=10)
+        reply = await stub.Status(types_pb2.StatusRequest(), timeout=LIMIT_S)
         return reply.node_id
 
 

@@ -10,6 +10,7 @@ from cache_server.config import GrpcConfig, GrpcTlsConfig, HostPort
 from cache_server.grpc_server import GrpcServer
 from hotshard.v1 import cache_pb2_grpc, types_pb2
 from support.certificates import Authority
+from support.waiting import LIMIT_S
 
 NAME = "hotshard-peers.ml.svc"
 
@@ -34,7 +35,7 @@ async def ask(tls: GrpcTlsConfig, port: int) -> str:
     credentials = await asyncio.to_thread(read_credentials, tls)
     async with open_channel(f"127.0.0.1:{port}", credentials, ()) as channel:
         stub = cache_pb2_grpc.CacheStub(channel)
-        return (await stub.Status(types_pb2.StatusRequest(), timeout=10)).node_id
+        return (await stub.Status(types_pb2.StatusRequest(), timeout=LIMIT_S)).node_id
 
 
 @pytest.fixture

@@ -5,7 +5,6 @@ import os
 import select
 import signal
 import socket
-import time
 from collections.abc import Iterator
 
 import pytest
@@ -14,6 +13,7 @@ from hotshard.mount import reader
 from hotshard.mount.config import MountOptions, Plan
 from hotshard.mount.nursery import Nursery, keep_only
 from hotshard.mount.state import State
+from support.waiting import LIMIT_S, until
 
 PLAN = Plan("s3://b/", "/mnt", "0:1", 0, None, MountOptions(), supervised=True).to_json()
 
@@ -31,7 +31,7 @@ class Launched:
     def __init__(self, nursery: Nursery, device: int) -> None:
         self.state = State.create()
         self.control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        self.control.settimeout(30.0)
+        self.control.settimeout(LIMIT_S)
         with theirs:
             self.pid, self.pidfd = nursery.launch([device, self.state.fd, theirs.fileno()], PLAN)
         assert self.control.recv(64) == reader.LOADED
@@ -72,10 +72,7 @@ def test_a_reader_that_was_killed_is_noticed_and_leaves_no_zombie(nursery, devic
     one = Launched(nursery, device)
     signal.pidfd_send_signal(one.pidfd, signal.SIGKILL)
     assert one.ended()
-    give_up_s = time.monotonic() + 10
-    while os.path.exists(f"/proc/{one.pid}"):
-        assert time.monotonic() < give_up_s
-        time.sleep(0.005)
+    until(lambda: not os.path.exists(f"/proc/{one.pid}"))
     one.close()
 
 

@@ -26,8 +26,9 @@ class Ticket:
         # A cancelled waiter whose CancelledError has not run yet releases the slot in acquire().
         if not self.granted.done():
             self.granted.set_result(None)
-        if self.then is not None:
-            self.then()
+        then, self.then = self.then, None  # who asked holds this ticket: no cycle for the collector
+        if then is not None:
+            then()
 
 
 @dataclass(frozen=True, slots=True)

@@ -184,12 +184,13 @@ class _Answer:
     def begin(self, head: Head) -> int:
         """Decide where the body goes."""
         self._head = head
-        if self._accept is None:
+        accept, self._accept = self._accept, None  # it belongs to who holds this: a cycle otherwise
+        if accept is None:
             return 0
         if head.status in _SUCCESS:
             if head.length is None:
                 raise Unexpected("a body without Content-Length")
-            self._sink = self._accept(head)
+            self._sink = accept(head)
             return head.length
         if head.length is None or head.length > _ERROR_BYTES_MAX:
             raise _refused(head, None, self._subject)

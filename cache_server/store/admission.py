@@ -77,6 +77,7 @@ class Admission:
         volumes = self._disks.ranked(key.digest)
         if not volumes or self._drops.is_time_to_look(volumes[0]):
             return None
+        self._drops.look_ahead(volumes[0])
         return volumes[0] if volumes[0].fits(footprint(key.size)) else None
 
     def refusal(self, key: ShardKey) -> NoSpace:

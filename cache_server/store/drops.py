@@ -6,8 +6,10 @@ disk's thread, and until that is done its bytes count as used.
 
 import asyncio
 from collections.abc import Callable, Sequence
+from functools import partial
 
 from cache_server.core.eviction import Shard, Victims
+from cache_server.flight import settled
 from cache_server.store.disks import Disks
 from cache_server.store.options import StoreEvents
 from cache_server.store.sealer import Drop
@@ -85,9 +87,25 @@ class Drops:
 
     async def look(self, volume: Volume) -> None:
         """Ask the file system for its free space."""
+        await settled(self._looking(volume))
+
+    def look_ahead(self, volume: Volume) -> None:
+        """Ask it before the answer is out of date, so that those who cannot wait need not."""
+        now_s = asyncio.get_running_loop().time()
+        if now_s - volume.looked_at >= LOOK_INTERVAL_S / 2:
+            self._looking(volume)
+
+    def _looking(self, volume: Volume) -> "asyncio.Future[tuple[int, int]]":
         volume.looked_at = asyncio.get_running_loop().time()
+        looking = self._shelf.run(volume.look)
+        looking.add_done_callback(partial(self._looked, volume))
+        return looking
+
+    def _looked(self, volume: Volume, looking: "asyncio.Future[tuple[int, int]]") -> None:
+        if looking.cancelled():
+            return
         try:
-            volume.looked(*await self._shelf.run(volume.look))
+            volume.looked(*looking.result())
         except OSError as error:
             self._disks.failed(volume, error)
 

@@ -52,6 +52,11 @@ class Job:
     error: OSError | None = None
     """Why it failed."""
 
+    def deliver(self) -> None:
+        """Call `delivered`, and let go of it: it refers to this job, and to the files of a seal."""
+        delivered, self.delivered = self.delivered, _nothing
+        delivered()
+
     def prepare(self, buffer: memoryview) -> None:
         """Before the transaction."""
 
@@ -248,4 +253,4 @@ def _kept(job: Job) -> Iterator[None]:
 
 def _deliver(batch: list[Job]) -> None:
     for job in batch:
-        job.delivered()
+        job.deliver()

@@ -228,7 +228,7 @@ class Volume:
         """Queue a job; on a disk that has failed it fails at once."""
         if self.dead:
             job.error = OSError(errno.EIO, f"{self.path}: the disk has failed")
-            job.delivered()
+            job.deliver()
         else:
             self._sealer.submit(job)
 

@@ -2,6 +2,8 @@
 
 import asyncio
 import errno
+import gc
+import os
 import random
 from contextlib import nullcontext
 
@@ -12,6 +14,7 @@ from cache_server.scope import Scope, entered
 from hotshard.core.errors import HotshardError, OriginUnavailable, StaleObject
 from support.cache import BLOCK, cache_world, read_opened
 from support.memory_origin import MemoryOrigin, QuickMemory
+from support.stores import until
 
 
 async def read_all(world, uris: list[str]) -> list[bytes | HotshardError]:
@@ -44,6 +47,39 @@ async def test_what_is_read_is_what_the_origin_has(tmp_path, trouble):
             assert await read_all(world, uris) == data
             assert origin.asked["GET"] == 100
             assert world.count('hotshard_fills_total{outcome="sealed"}') == 100
+
+
+def open_for_writing() -> int:
+    """How many cached files this process can write to."""
+    count = 0
+    for fd in os.listdir("/proc/self/fd"):
+        try:
+            path = os.readlink(f"/proc/self/fd/{fd}")
+            with open(f"/proc/self/fdinfo/{fd}", encoding="ascii") as info:
+                flags = int(info.read().split("flags:")[1].split()[0], 8)
+        except FileNotFoundError:  # the one that lists them
+            continue
+        count += "/sealed/" in path and flags & os.O_ACCMODE != os.O_RDONLY
+    return count
+
+
+async def test_a_fill_that_is_done_leaves_nothing_for_the_collector(tmp_path):
+    origin = MemoryOrigin()
+    uris = [origin.put(f"o/{i:03}", b"v" * 100) for i in range(100)]
+    async with (
+        asyncio.TaskGroup() as group,
+        cache_world(tmp_path, origin, quick=QuickMemory(origin, group)) as world,
+    ):
+        for uri in uris:
+            await world.cache.stat(uri)
+        gc.collect()
+        gc.disable()
+        try:
+            assert await read_all(world, uris) == [b"v" * 100] * 100
+            await until(lambda: not open_for_writing())
+            assert gc.collect() < len(uris)
+        finally:
+            gc.enable()
 
 
 async def test_readers_of_one_object_share_its_fill(tmp_path):

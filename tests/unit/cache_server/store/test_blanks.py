@@ -3,8 +3,9 @@
 import asyncio
 import os
 
+from cache_server.store import drops
 from cache_server.store.volume import BLANKS
-from support.stores import make_key, new_store
+from support.stores import make_key, new_store, until
 
 
 async def test_one_is_at_hand_for_each_of_many(tmp_path):
@@ -31,4 +32,32 @@ async def test_beginning_at_once_needs_a_blank_file_and_room(tmp_path):
     assert store.disks()[0].partial_bytes == 2 * used
     assert store.begin_now(make_key("s3://b/large", 2 << 20)) is None
     assert store.disks()[0].partial_bytes == 2 * used
+    await store.close()
+
+
+async def test_several_hundred_are_kept_at_hand_once_they_are_used(tmp_path):
+    store = new_store(tmp_path)
+    await store.start()
+    for i in range(4):
+        await store.begin(make_key(f"s3://b/{i}", 10))
+        await until(lambda: store._disks.all[0].volume.blanking is None)
+    assert store._disks.all[0].volume.blanks >= 3 * BLANKS
+    await store.close()
+
+
+async def test_free_space_is_looked_at_before_a_beginning_would_have_to_wait(tmp_path, monkeypatch):
+    monkeypatch.setattr(drops, "LOOK_INTERVAL_S", 1000.0)
+    store = new_store(tmp_path)
+    await store.start()
+    await store.begin(make_key("s3://b/first", 10))
+    volume = store._disks.all[0].volume
+    volume.looked_at = volume.now() - 400
+    assert store.begin_now(make_key("s3://b/1", 10))
+    assert volume.now() - volume.looked_at >= 400
+    volume.looked_at, volume.free_bytes = volume.now() - 600, -1
+    assert store.begin_now(make_key("s3://b/2", 10))
+    await until(lambda: volume.free_bytes >= 0)
+    assert volume.now() - volume.looked_at < 400
+    volume.looked_at = volume.now() - 1100
+    assert store.begin_now(make_key("s3://b/3", 10)) is None  # it was out of date
     await store.close()

@@ -93,7 +93,7 @@ class Drops:
         """Ask it before the answer is out of date, so that those who cannot wait need not."""
         now_s = asyncio.get_running_loop().time()
         if now_s - volume.looked_at >= LOOK_INTERVAL_S / 2:
-            self._looking(volume)
+            _ = self._looking(volume)
 
     def _looking(self, volume: Volume) -> "asyncio.Future[tuple[int, int]]":
         volume.looked_at = asyncio.get_running_loop().time()

@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 import hotshard
-from hotshard.cli.app import cli
+from hotshard.cli.app import command_of
 from hotshard.csi.volume import Rejected, Request, wish
 from support.chart import (
     CHART,
@@ -70,7 +70,7 @@ def test_its_commands_exist(path):
                 if "/hotshard:" in container["image"]:
                     program, command, *arguments = container["command"]
                     assert program == "hotshard"
-                    with cli.commands[command].make_context(command, list(arguments)):
+                    with command_of(command).make_context(command, list(arguments)):
                         pass
 
 

@@ -9,7 +9,7 @@ import yaml
 from click.testing import CliRunner
 
 from cache_server.config import load
-from hotshard.cli.app import cli
+from hotshard.cli.app import cli, command_of
 from hotshard.core.errors import ConfigError
 from hotshard.csi.options import DriverOptions
 from support.chart import (
@@ -68,7 +68,7 @@ def test_driver_and_keeper_start_with_their_arguments(monkeypatch):
             command, *arguments = container["command"][2:] + container.get("args", [])
             for variable in container.get("env", ()):
                 monkeypatch.setenv(variable["name"], "node")
-            csi = cli.commands["csi"].commands[command]  # type: ignore[attr-defined]
+            csi = command_of("csi").commands[command]  # type: ignore[attr-defined]
             with csi.make_context(command, list(arguments), obj=None) as context:
                 assert context.params, name
     assert CliRunner().invoke(cli, ["csi", "serve", "--nonsense"]).exit_code == 2

@@ -8,39 +8,66 @@ and Ctrl-C end a command quietly.
 import os
 import sys
 from collections.abc import Sequence
-from importlib.metadata import version
+from importlib import import_module
 
 import click
 
-from hotshard.cli import (
-    cluster,
-    container_storage,
-    copying,
-    doctor,
-    exits,
-    explaining,
-    mounting,
-    operating,
-    reading,
-    serving,
-    top,
-    warming,
-)
-from hotshard.cli.demo import demo
+from hotshard.cli import exits
 from hotshard.cli.session import Session
 from hotshard.core.errors import HotshardError
 
+COMMANDS = {
+    "serve": ("serving:serve", "Run a cache server until SIGTERM or Ctrl-C."),
+    "demo": ("demo:demo", "Show the main job with a real S3 server."),
+    "ls": ("reading:ls", "List what begins with PREFIX."),
+    "stat": ("reading:stat", "Show size, time and version of the object URI."),
+    "cat": ("reading:cat", "Write the bytes of the object URI to stdout."),
+    "cp": ("copying:cp", "Copy an object or a prefix to local files."),
+    "prefetch": ("warming:prefetch", "Start to load objects and prefixes; return at once."),
+    "warm": ("warming:warm", "Load objects and prefixes; wait until all is resident."),
+    "mount": ("mounting:mount", "Make a prefix a directory."),
+    "umount": ("mounting:umount", "Undo a mount."),
+    "mount-upgrade": ("mounting:mount_upgrade", "Serve a mount with the code installed now."),
+    "csi": ("container_storage:csi", "The CSI driver of a Kubernetes node, and its keeper."),
+    "pin": ("operating:pin", "Never evict URI, an object or a prefix."),
+    "unpin": ("operating:unpin", "Take back `pin URI`."),
+    "evict": ("operating:evict", "Drop an object or a prefix from the cache."),
+    "status": ("operating:status", "Show the server and what it caches."),
+    "top": ("top:top", "Watch the cluster: nodes, hit ratio, bytes, datasets."),
+    "doctor": ("doctor:doctor", "Check this node, and say how to mend what is wrong."),
+    "members": ("cluster:members", "List the members of the cluster."),
+    "explain": ("explaining:explain", "Say what the server knows of an object."),
+    "config": ("serving:config", "Look at a configuration."),
+}
+"""Name -> (module:function, what the list of commands says), in the order of their importance."""
 
-class InOrder(click.Group):
-    """Lists the commands in the order they were added, which is the order of their importance."""
+
+def command_of(name: str) -> click.Command:
+    """Load one of them."""
+    module, _, function = COMMANDS[name][0].partition(":")
+    command: click.Command = getattr(import_module(f"hotshard.cli.{module}"), function)
+    return command
+
+
+class Commands(click.Group):
+    """Loads a command when it is wanted: none for the list of them, one to run it."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
         """Their names."""
-        return list(self.commands)
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
+        """One of them; None: there is none of that name."""
+        return command_of(cmd_name) if cmd_name in COMMANDS else None
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
+        """The list of them in the help."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, line) for name, (_, line) in COMMANDS.items()])
 
 
 @click.group(
-    cls=InOrder,
+    cls=Commands,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     epilog=exits.HELP,
 )
@@ -56,7 +83,7 @@ class InOrder(click.Group):
     help="Where pin, unpin, evict and explain find the server when ADDRESS is a local socket."
     " Default: 127.0.0.1:7070.",
 )
-@click.version_option(version("hotshard"), prog_name="hotshard")
+@click.version_option(package_name="hotshard", prog_name="hotshard")
 @click.pass_context
 def cli(context: click.Context, address: str | None, grpc_address: str | None) -> None:
     """Read training data through the cache on this node.
@@ -65,32 +92,6 @@ def cli(context: click.Context, address: str | None, grpc_address: str | None) -
     "/" is a prefix.
     """
     context.obj = Session(address=address, grpc_address=grpc_address)
-
-
-for command in (
-    serving.serve,
-    demo,
-    reading.ls,
-    reading.stat,
-    reading.cat,
-    copying.cp,
-    warming.prefetch,
-    warming.warm,
-    mounting.mount,
-    mounting.umount,
-    mounting.mount_upgrade,
-    container_storage.csi,
-    operating.pin,
-    operating.unpin,
-    operating.evict,
-    operating.status,
-    top.top,
-    doctor.doctor,
-    cluster.members,
-    explaining.explain,
-    serving.config,
-):
-    cli.add_command(command)
 
 
 def run(arguments: Sequence[str]) -> int:

@@ -79,7 +79,7 @@ def short(id_: str) -> str:
 # -- members ---------------------------------------------------------------------------------------
 
 
-@click.command(short_help="List the members of the cluster.")
+@click.command()
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.pass_obj
 def members(session: Session, as_json: bool) -> None:

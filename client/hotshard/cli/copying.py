@@ -41,7 +41,7 @@ class Copy:
     """Below the directory; "/" makes directories."""
 
 
-@click.command(short_help="Copy an object or a prefix to local files.")
+@click.command()
 @click.argument("source")
 @click.argument("target", type=click.Path())
 @click.option("-r", "--recursive", is_flag=True, help='SOURCE is a prefix, even without its "/".')

@@ -29,7 +29,7 @@ STYLES = {
 }
 
 
-@click.command(short_help="Check this node, and say how to mend what is wrong.")
+@click.command()
 @click.option("--config", metavar="FILE", help="The server's configuration.")
 @click.option("--origin", metavar="URI", multiple=True, help="As for `serve`.")
 @click.option("--cache-dir", metavar="DIR", multiple=True, help="As for `serve`.")

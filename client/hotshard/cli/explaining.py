@@ -20,7 +20,7 @@ ASKED_MAX = 16
 """Members that are asked: of an object of many shards, the owners of the first ones."""
 
 
-@click.command(short_help="Say what the server knows of an object.")
+@click.command()
 @click.argument("uri")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.pass_obj

@@ -8,7 +8,7 @@ from hotshard.cli import exits
 from hotshard.cli.session import Session
 
 
-@click.command(short_help="Make a prefix a directory.")
+@click.command()
 @click.argument("uri")
 @click.argument("target", type=click.Path())
 @click.option(
@@ -49,7 +49,7 @@ def mount(
         raise exits.Failure(what, remedy or usual, exits.UNAVAILABLE) from error
 
 
-@click.command(short_help="Undo a mount.")
+@click.command()
 @click.argument("target", type=click.Path())
 @click.option("--lazy", is_flag=True, help="Detach it now; what is open is served until closed.")
 def umount(target: str, lazy: bool) -> None:
@@ -63,7 +63,7 @@ def umount(target: str, lazy: bool) -> None:
         raise _failure(error) from error
 
 
-@click.command("mount-upgrade", short_help="Serve a mount with the code installed now.")
+@click.command("mount-upgrade")
 @click.argument("target", type=click.Path())
 def mount_upgrade(target: str) -> None:
     """Have the mount at TARGET served by the code that is installed now. Programs notice nothing."""

@@ -38,7 +38,7 @@ def _print_pins(pins: list[str], as_json: bool) -> None:
         output.print_line(f"  {output.printable(uri)}")
 
 
-@click.command(short_help="Drop an object or a prefix from the cache.")
+@click.command()
 @click.argument("uri")
 @click.option("--include-pinned", is_flag=True, help="Also what is pinned.")
 @JSON_OPTION

@@ -32,7 +32,7 @@ DATASETS_SHOWN = 6
 BAR_CELLS = 12
 
 
-@click.command(short_help="Watch the cluster: nodes, hit ratio, bytes, datasets.")
+@click.command()
 @click.option(
     "--every",
     "period_s",

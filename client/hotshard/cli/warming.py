@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 FAILURES_SHOWN = 20
 
 
-@click.command(short_help="Start to load objects and prefixes; return at once.")
+@click.command()
 @click.argument("uris", nargs=-1, required=True, metavar="URI...")
 @JSON_OPTION
 @click.pass_obj
@@ -31,7 +31,7 @@ def prefetch(session: Session, uris: tuple[str, ...], as_json: bool) -> None:
         output.print_line(f"started {', '.join(job_ids)}")
 
 
-@click.command(short_help="Load objects and prefixes; wait until all is resident.")
+@click.command()
 @click.argument("uris", nargs=-1, required=True, metavar="URI...")
 @click.option("--allow-partial", is_flag=True, help="Exit 0 even if something could not be loaded.")
 @JSON_OPTION

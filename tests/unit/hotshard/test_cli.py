@@ -20,7 +20,7 @@ from hotshard.core.objects import ObjectInfo
 def test_help_lists_every_command_and_the_exit_codes(capsys: pytest.CaptureFixture[str]) -> None:
     assert app.run(["--help"]) == exits.OK
     text = capsys.readouterr().out
-    assert all(f"\n  {name} " in text for name in app.cli.commands)
+    assert all(f"\n  {name} " in text for name in app.COMMANDS)
     assert all(f"{code}  " in text for code in (0, 1, 2, 3, 4, 5, 6, 130))
 
 
@@ -29,7 +29,7 @@ def test_no_arguments_show_the_help(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().out.startswith("Usage: hotshard")
 
 
-@pytest.mark.parametrize("name", app.cli.commands)
+@pytest.mark.parametrize("name", app.COMMANDS)
 def test_every_command_has_help(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert app.run([name, "--help"]) == exits.OK
     assert f"Usage: hotshard {name}" in capsys.readouterr().out
@@ -119,12 +119,31 @@ def test_a_broken_pipe_is_quiet() -> None:
         assert process.stderr.read() == b""
 
 
-def test_help_is_quick_to_load() -> None:
-    program = "import sys, hotshard.cli.app; print(*{m.partition('.')[0] for m in sys.modules})"
-    loaded = subprocess.run(
-        [sys.executable, "-c", program], check=True, capture_output=True, text=True
-    ).stdout.split()
-    assert {"grpc", "rich", "obstore", "botocore", "cache_server"}.isdisjoint(loaded)
+def loaded_by(*arguments: str) -> set[str]:
+    """Which modules a command line has loaded when it ends."""
+    program = (
+        f"import sys; from hotshard.cli.app import run; run({list(arguments)!r});"
+        "sys.stderr.write(' '.join(sys.modules))"
+    )
+    command = [sys.executable, "-c", program]
+    return set(subprocess.run(command, check=True, capture_output=True, text=True).stderr.split())
+
+
+def test_the_list_of_commands_loads_none_of_them() -> None:
+    loaded = loaded_by("--help")
+    modules = {f"hotshard.cli.{place.partition(':')[0]}" for place, _ in app.COMMANDS.values()}
+    assert modules.isdisjoint(loaded)
+    assert {"grpc", "rich", "hotshard.client", "importlib.metadata"}.isdisjoint(loaded)
+
+
+def test_a_command_loads_no_other() -> None:
+    """The mount's and the driver's commands: programs wait for them to start."""
+    for arguments in (["mount", "--help"], ["csi", "serve", "--help"]):
+        loaded = loaded_by(*arguments)
+        names = {name for name in loaded if name.startswith("hotshard.cli.")}
+        assert names <= {f"hotshard.cli.{name}" for name in
+                         ("app", "exits", "session", "mounting", "container_storage")}  # fmt: skip
+        assert {"hotshard.client", "hotshard.calls", "importlib.metadata"}.isdisjoint(loaded)
 
 
 # -- where the operator's calls go ---------------------------------------------------------------

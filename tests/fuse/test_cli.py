@@ -43,9 +43,9 @@ def target(tmp_path) -> Iterator[Path]:
     yield path
     while (point := device.mounted_at(str(path))) is not None:
         keeper = command.keeper_of(point.device)
+        device.abort(point.device)  # while the number is surely this mount's
         with contextlib.suppress(OSError):
             device.unmount(str(path), lazy=True)
-        device.abort(point.device)
         if keeper is not None:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(keeper, signal.SIGTERM)

@@ -1,13 +1,14 @@
 """Whatever dies, the mount stays and no read fails."""
 
 import contextlib
+import ctypes
 import os
 import random
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -177,6 +178,47 @@ def test_a_keeper_that_dies_is_replaced_by_the_reader(mount, source):
     file.close()
 
 
+@pytest.fixture
+def adopting() -> Iterator[None]:
+    """Processes that lose their parent become children of this one, which does not collect them."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    subreaper = 36
+    assert libc.prctl(subreaper, 1, 0, 0, 0) == 0
+    yield
+    libc.prctl(subreaper, 0, 0, 0, 0)
+
+
+def collected(pid: int) -> bool:
+    """Whether a process has ended and left nothing, not even a zombie."""
+    return not os.path.exists(f"/proc/{pid}")
+
+
+@pytest.mark.usefixtures("adopting")
+def test_no_zombie_and_no_orphan_is_left(mount, source):
+    """As in a container whose first process collects nothing: each of ours collects what it started."""
+    mounted = mount(source, mode="cached")
+    first = mounted.kill_reader()
+    reader = until(lambda: mounted.reader() != first and mounted.reader(), "the next reader")
+    until(lambda: collected(first), "the keeper to collect the reader")
+    second = mounted.keeper
+    for _ in range(2):  # the first keeper is our child, the second one the reader's
+        before = mounted.keeper
+        os.kill(before, signal.SIGKILL)
+        if before == second:
+            os.waitpid(before, 0)
+        mounted.keeper = _keeper_started_by(reader, other_than=before)
+        until(lambda before=before: collected(before), "the reader to collect its keeper")
+    os.kill(mounted.keeper, signal.SIGHUP)
+    upgraded = until(lambda: running(b"mount.reader", mounted.children()), "the upgraded reader")
+    os.waitpid(reader, 0)  # an orphan since its keeper was killed, so ours
+    assert (mounted / "f1").read_bytes() == (source / "f1").read_bytes()
+    os.kill(mounted.keeper, signal.SIGHUP)  # and one that is on its way when the mount ends
+    mounted.unmount()
+    os.waitpid(mounted.keeper, 0)  # an orphan since that reader ended
+    assert children(os.getpid()) == []
+    assert collected(upgraded)
+
+
 def test_without_a_reader_for_too_long_everything_fails_instead_of_hanging(mount, source):
     mounted = mount(source, mode="cached", orphan_timeout_s=3, hang_timeout_s=60)
     os.kill(mounted.reader(), signal.SIGSTOP)
@@ -198,10 +240,11 @@ def test_open_files_and_directories_survive_a_restart(mount, source):
         assert file.read() == (source / "f4").read_bytes()
 
 
-def _keeper_started_by(reader: int) -> int:
+def _keeper_started_by(reader: int, other_than: int = 0) -> int:
     def watching() -> int:
         """The new keeper, once it watches the reader: killed before, nobody would know of the reader."""
-        pid = running(b"hotshard.mount.keeper", children(reader))
+        pids = [pid for pid in children(reader) if pid != other_than]
+        pid = running(b"hotshard.mount.keeper", pids)
         held = os.listdir(f"/proc/{pid}/fd") if pid else []
         return pid if any(_is_pidfd(pid, fd) for fd in held) else 0
 

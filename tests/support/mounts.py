@@ -62,7 +62,11 @@ class Mounted:
 
     def abort(self) -> None:
         """Let everything that waits for the mount fail."""
-        device.abort(self.device)
+        point = device.mounted_at(str(self.path))
+        if (
+            point is not None and point.device == self.device
+        ):  # else it may be somebody else's by now
+            device.abort(self.device)
 
     def reader(self) -> int:
         """The pid of the reader that serves now."""
@@ -84,16 +88,20 @@ class Mounted:
             lines = [x for x in answer.read().decode().splitlines() if not x.startswith("#")]
         return {name: float(value) for name, _, value in (x.rpartition(" ") for x in lines)}
 
+    def unmount(self) -> None:
+        """As umount does."""
+        device.unmount(str(self.path))
+
     def close(self) -> None:
         """Unmount, however; end the processes."""
         self._guard.cancel()
         pids = [self.keeper, *self.children()]
         try:
-            device.unmount(str(self.path))
+            self.unmount()
         except OSError:
+            self.abort()
             with contextlib.suppress(OSError):
                 device.unmount(str(self.path), lazy=True)
-            self.abort()
         for pid in pids:
             _await_end(pid)
 

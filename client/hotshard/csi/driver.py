@@ -27,6 +27,7 @@ class Driver:
 
     def __init__(self, options: DriverOptions, nursery: Nursery) -> None:
         self._options = options
+        self._nursery = nursery
         self._volumes = Volumes(options, nursery.launch)
         self._ending = threading.Event()
         self._code = 0
@@ -44,6 +45,7 @@ class Driver:
         while not self._ending.is_set():
             self._volumes.wait(self._wake)
             self._volumes.tend()
+            self._nursery.tend()
         self._volumes.leave()
         return self._code
 

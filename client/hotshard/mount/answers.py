@@ -6,13 +6,22 @@ import time
 from collections.abc import Callable
 from typing import NamedTuple, TypeVar
 
-from hotshard.core.errors import HotshardError, Overloaded, ServerUnavailable
+from hotshard.core.errors import (
+    HotshardError,
+    OriginUnavailable,
+    Overloaded,
+    ServerUnavailable,
+)
 from hotshard.mount.codec import Request
 from hotshard.mount.metrics import Tally
 
 log = logging.getLogger(__name__)
 
 RETRY_S = 0.2  # between two tries, while the cache server is away
+ORIGIN_RETRY_S = (
+    1.0  # the same, while the origin fails: the cache server has tried several times already
+)
+ORIGIN_PATIENCE_S = 60.0  # what fails for longer is no passing trouble; a listing may take longer
 _ERRNOS = frozenset({errno.ENOENT, errno.EACCES, errno.ESTALE, errno.EINVAL, errno.EIO})
 
 T = TypeVar("T")
@@ -49,13 +58,17 @@ Answer = Payload | Later | None
 
 
 def patiently(task: Task, ask: Callable[[float], T]) -> T:
-    """What the source says, asked again until the deadline while it is away or overloaded.
+    """What the source says, asked again until the deadline while it is away, late or overloaded.
+
+    Programs that read a local disk are not prepared for a read that fails, and works a second later.
 
     Raises:
         Refusal: it has no answer in time, or says no.
     """
+    patience_s = time.monotonic() + ORIGIN_PATIENCE_S
     while True:
-        left_s = task.deadline_s - time.monotonic()
+        now_s = time.monotonic()
+        left_s = task.deadline_s - now_s
         try:
             return ask(max(0.1, left_s))
         except (ServerUnavailable, Overloaded) as error:
@@ -63,6 +76,11 @@ def patiently(task: Task, ask: Callable[[float], T]) -> T:
             if pause_s >= left_s:
                 raise Refusal(errno.EIO) from error
             time.sleep(pause_s)
+        except OriginUnavailable as error:
+            if min(left_s, patience_s - now_s) <= ORIGIN_RETRY_S:
+                log.warning("%s", error)
+                raise Refusal(errno.EIO) from error
+            time.sleep(ORIGIN_RETRY_S)
         except HotshardError as error:
             code = error.errno if error.errno in _ERRNOS else errno.EIO
             if code == errno.EIO:

@@ -24,14 +24,13 @@ from hotshard.core.errors import (
     ServerUnavailable,
 )
 from hotshard.core.uri import parse
-from hotshard.mount import codec, device, session, survey
+from hotshard.mount import codec, device, session
 from hotshard.mount.config import MountOptions, Plan, parse_options
 from hotshard.mount.device import DeviceError, NotPermitted
-from hotshard.mount.late import make_source, server_socket
 from hotshard.mount.session import Wanted
 from hotshard.mount.state import State
 
-READY_TIMEOUT_S = 30.0
+READY_TIMEOUT_S = 120.0  # for a starved machine: a keeper that dies is noticed at once
 _NO_OPEN = "this kernel cannot open without asking (mode=no_open)"
 
 
@@ -58,6 +57,9 @@ def mount(
         DeviceError: it cannot be mounted there; the message says why and what to do.
         HotshardError: the address, the cache server or the origin refuse.
     """
+    from hotshard.mount import survey
+    from hotshard.mount.late import server_socket
+
     options = options or MountOptions()
     prefix = parse(uri if uri.endswith("/") else uri + "/").uri
     target = check_target(target)
@@ -172,6 +174,9 @@ def check_source(plan: Plan) -> list[int]:
     Raises:
         HotshardError: no server, no such origin, or the origin refuses.
     """
+    from hotshard.mount import survey  # only here: the CSI driver makes mounts without looking
+    from hotshard.mount.late import make_source
+
     source = make_source(plan)
     try:
         sizes = survey.sizes(source, plan.uri)

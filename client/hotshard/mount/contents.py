@@ -66,6 +66,21 @@ class Content:
         return done
 
 
+def read_some(opened: Opened, view: memoryview, offset: int) -> int:
+    """Read what one answer of the source has of an object from `offset` on; how many bytes, at least 1.
+
+    Raises:
+        CorruptData: there is nothing at `offset`.
+    """
+    for piece in opened.pieces:
+        if piece.start <= offset < piece.stop:
+            room = view[: piece.stop - offset]
+            count = _preadv(piece.file.fd, (room,), offset + piece.delta)
+            if count > 0:
+                return count
+    raise CorruptData(f"{opened.info.uri}: the source gave nothing at {offset}")
+
+
 class Contents:
     """The contents of a mount, by inode. Safe for threads."""
 

@@ -96,6 +96,10 @@ class Directories:
         listing = self._current.get(node)
         return listing if listing is not None and self.left_s(listing) > 0 else None
 
+    def current(self, node: int) -> Listing | None:
+        """The newest listing of a directory, however old. Locked."""
+        return self._current.get(node)
+
     def left_s(self, listing: Listing) -> float:
         """How long what it says may be believed."""
         return self._fresh.left_s(listing.fetched_ns, self._clock())
@@ -128,8 +132,8 @@ class Directories:
             return True if index < 0 else (known, index)
         return self._believe(node, name, builder)
 
-    def load(self, node: int, path: bytes, timeout_s: float) -> Listing:
-        """The listing of a directory, fetched when the one at hand is too old: blocks.
+    def load(self, node: int, path: bytes, timeout_s: float) -> None:
+        """See to it that there is a current listing of a directory, fresh if one can be had: blocks.
 
         Raises:
             HotshardError: it cannot be had, and there is no older one.
@@ -138,9 +142,8 @@ class Directories:
         if not flight.done.wait(timeout_s):
             raise InternalError(f"listing {path!r} takes longer than {timeout_s:.0f} s")
         with self.lock:
-            listing = self._current.get(node)
-            if listing is not None:
-                return listing
+            if node in self._current:
+                return
         raise flight.error or InternalError(f"the listing of {path!r} was dropped")
 
     def doubt(self, directory: int, name: bytes) -> bool:

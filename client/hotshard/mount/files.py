@@ -13,11 +13,13 @@ import logging
 import os
 import time
 
+from hotshard.calls import Opened
+from hotshard.core.objects import ObjectInfo
 from hotshard.mount import codec, device
 from hotshard.mount.abi import Fopen
 from hotshard.mount.answers import Answer, Later, Payload, Refusal, Task, patiently
 from hotshard.mount.codec import Request
-from hotshard.mount.contents import Content
+from hotshard.mount.contents import Content, read_some
 from hotshard.mount.handles import Mode, TooManyOpen
 from hotshard.mount.parts import Parts
 from hotshard.mount.pool import Pool
@@ -64,7 +66,9 @@ class Files:
             return self._open_as(request, task, content, settled)
 
     def _open_later(self, request: Request, task: Task) -> Payload:
-        content = self._fetch(request.node, 0, HEAD_BYTES, task)
+        with self._lock:
+            info = self._parts.info(request.node)
+        _, content = self._fetch(request.node, info, 0, HEAD_BYTES, task)
         self._let_go(request.node)  # the cached file may be another one now, the old one unlinked
         with self._lock:
             settled = self._parts.handles.mode_of(request.node)
@@ -144,22 +148,20 @@ class Files:
         return Later(self._read_later, self._timeout_s)
 
     def _read_later(self, request: Request, task: Task) -> Payload:
-        body = request.body
-        offset, stop = body.offset, body.offset + body.size
-        while True:
-            content = self._fetch(request.node, offset, stop - offset, task)
-            count = content.read_into(task.buffer[: body.size], body.offset)
-            if count >= 0:
-                return task.buffer[:count]
-            # The source gave a part: what comes after it is asked for next.
-            piece = content.handle.find(offset)
-            if piece is None:
-                raise Refusal(errno.EIO)
-            offset = min(piece.stop, content.info.size - 1)
-
-    def _fetch(self, node: int, offset: int, length: int, task: Task) -> Content:
+        start = at = request.body.offset
         with self._lock:
-            info = self._parts.info(node)
+            info = self._parts.info(request.node)
+        stop = min(start + request.body.size, info.size)
+        while at < stop:
+            opened, _ = self._fetch(request.node, info, at, stop - at, task)
+            # From this answer alone: other reads of the file may crowd it out of what is kept.
+            at += read_some(opened, task.buffer[at - start : stop - start], at)
+        return task.buffer[: max(0, stop - start)]
+
+    def _fetch(
+        self, node: int, info: ObjectInfo, offset: int, length: int, task: Task
+    ) -> tuple[Opened, Content]:
+        """What the source gave, and all that is known of the file now."""
         wanted = min(length, info.size - offset)
         source = self._parts.source
         try:
@@ -168,7 +170,7 @@ class Files:
             if refusal.errno == errno.ESTALE:
                 self._doubt(node)
             raise
-        return self._parts.contents.learn(node, info, opened, time.monotonic())
+        return opened, self._parts.contents.learn(node, info, opened, time.monotonic())
 
     def _doubt(self, node: int) -> None:
         """This version is gone: the next lookup of its name asks, whatever the listing says."""

@@ -135,21 +135,21 @@ class Filesystem:
             listing = self._directories.fresh(request.node)
             if listing is None:
                 return Later(self._opendir_later, self._list_timeout_s)
-            return self._open_listing(request, listing.serial)
+            return self._open_listing(request, listing)
 
     def _opendir_later(self, request: Request, task: Task) -> Payload:
         with self._lock:
             path = self._parts.path(request.node)
-        listing = patiently(task, lambda left_s: self._directories.load(request.node, path, left_s))
+        patiently(task, lambda left_s: self._directories.load(request.node, path, left_s))
         with self._lock:
-            return self._open_listing(request, listing.serial)
+            listing = self._directories.current(request.node)
+            if listing is None:  # the kernel has forgotten the directory
+                raise Refusal(errno.ESTALE)
+            return self._open_listing(request, listing)
 
-    def _open_listing(self, request: Request, serial: int) -> Payload:
-        listing = self._inodes.listing(serial)
-        if listing is None:  # replaced and dropped between two of our locks
-            raise Refusal(errno.EAGAIN)
+    def _open_listing(self, request: Request, listing: Listing) -> Payload:
         before = len(self._handles)
-        handle = self._parts.record(request.unique, serial, Mode.DIRECTORY)
+        handle = self._parts.record(request.unique, listing.serial, Mode.DIRECTORY)
         flags = self._cache_flags(request.node, listing)
         if len(self._handles) > before:
             self._inodes.pin(listing)

@@ -36,7 +36,9 @@ PERIOD_S = 0.25
 QUICK_DEATH_S = 0.5
 DELAY_MAX_S = 5.0
 LOAD_TIMEOUT_S = 20.0
+FIRST_BEAT_S = 60.0  # on a starved machine; killing a reader that loads makes the next one load
 KILL_TIMEOUT_S = 1.0
+EXIT_TIMEOUT_S = 1.0
 
 
 class Child:
@@ -72,9 +74,9 @@ class Child:
         with contextlib.suppress(ProcessLookupError):
             signal.pidfd_send_signal(self.pidfd, signal.SIGKILL)
 
-    def exited(self) -> bool:
-        """Whether its process is gone."""
-        if not select.select([self.pidfd], [], [], 0)[0]:
+    def exited(self, wait_s: float = 0.0) -> bool:
+        """Whether its process is gone, at the latest in `wait_s`; it is collected then."""
+        if not select.select([self.pidfd], [], [], wait_s)[0]:
             return False
         with contextlib.suppress(ChildProcessError):  # one we took over is not ours to collect
             os.waitpid(self.pid, 0)
@@ -100,7 +102,8 @@ def _spawn(module: str, fds: list[int], arguments: list[str]) -> int:
         os.set_inheritable(fd, True)  # noqa: FBT003
     try:
         command = [sys.executable, "-m", f"hotshard.mount.{module}", *arguments]
-        return os.posix_spawn(sys.executable, command, os.environ)
+        # A reader ignores SIGCHLD; a keeper must not.
+        return os.posix_spawn(sys.executable, command, os.environ, setsigdef=[signal.SIGCHLD])
     finally:
         for fd in fds:
             os.set_inheritable(fd, False)  # noqa: FBT003
@@ -180,11 +183,18 @@ class Keeper:
                 child.kill()
 
     def close(self) -> None:
-        """Drop what is held of the readers, after `kill`; what they leave behind is collected."""
+        """End the readers, within limits, and collect what they leave behind.
+
+        One that has seen the mount end is about to exit; where nobody adopts what a program leaves behind,
+        as in many containers, it would stay a zombie.
+        """
+        if self._successor is not None:
+            self._successor.kill()
         for child in (self._reader, self._successor):
             if child is not None:
-                select.select([child.pidfd], [], [], KILL_TIMEOUT_S)
-                child.exited()
+                if not child.exited(EXIT_TIMEOUT_S):
+                    child.kill()
+                    child.exited(KILL_TIMEOUT_S)
                 child.close()
         self._reader = self._successor = None
 
@@ -223,9 +233,12 @@ class Keeper:
             self._announce()
         beat_s = self._state.heartbeat_ns / 1e9
         self._well_s = max(self._well_s, beat_s)
+        patience_s = self._plan.options.hang_timeout_s
+        if not beat_s:
+            patience_s = max(patience_s, FIRST_BEAT_S)
         silent_s = now_s - max(beat_s, reader.started_s)
         overdue = self._stop_sent_s is not None and now_s > self._stop_sent_s
-        if silent_s > self._plan.options.hang_timeout_s or overdue:
+        if silent_s > patience_s or overdue:
             log.error("reader %d gives no sign of life; killing it", reader.pid)
             reader.kill()
 
@@ -234,11 +247,13 @@ class Keeper:
         child = self._successor
         if child is None:
             return
-        if child.exited() or now_s - child.started_s > LOAD_TIMEOUT_S:
+        if child.exited():
             log.error("the new reader does not start; the old one stays")
-            child.kill()
             child.close()
             self._successor = None
+            return
+        if now_s - child.started_s > LOAD_TIMEOUT_S:
+            child.kill()  # collected above when it is gone
             return
         if child.read() == b"loaded" and self._reader is not None:
             self._stop(self._reader, now_s)
@@ -354,6 +369,7 @@ def main(argv: list[str]) -> int:
     if len(argv) > 5:
         keeper.adopt(int(argv[5]), socket.socket(fileno=int(argv[6])))
     keeper.run()
+    keeper.close()
     return 0
 
 

@@ -18,6 +18,7 @@ import os
 import signal
 import socket
 import sys
+import threading
 from collections.abc import Callable
 from typing import NoReturn
 
@@ -29,9 +30,10 @@ START_TIMEOUT_S = 30.0
 
 
 class Nursery:
-    """The side of who wants readers: has a nursery started, and another when that has died."""
+    """The side of who wants readers: has a nursery started, and another when that has died. Thread-safe."""
 
     def __init__(self) -> None:
+        self._lock = threading.Lock()
         self._start()
 
     def launch(self, fds: list[int], plan: str) -> tuple[int, int]:
@@ -40,12 +42,21 @@ class Nursery:
         Raises:
             OSError: a reader cannot be started.
         """
-        try:
-            return self._ask(fds, plan)
-        except OSError:
-            self.close()
-            self._start()
-            return self._ask(fds, plan)
+        with self._lock:
+            try:
+                return self._ask(fds, plan)
+            except OSError:
+                self.close()
+                self._start()
+                return self._ask(fds, plan)
+
+    def tend(self) -> None:
+        """Start another if it has died, before somebody waits for one; to be called now and then."""
+        with self._lock:
+            if os.waitpid(self.pid, os.WNOHANG)[0]:
+                log.error("the nursery of readers has died; starting another")
+                self._line.close()
+                self._start()
 
     def close(self) -> None:
         """End it; its readers live on."""

@@ -11,6 +11,7 @@ serve. What takes time to load (protobuf) is loaded while what is known is serve
 predecessor serves; "ready" is said when it is loaded and what waited for it has been answered.
 """
 
+import contextlib
 import logging
 import os
 import resource
@@ -97,7 +98,7 @@ class Reader:
             now_s = time.monotonic()
             if not said and arrival.complete(now_s):
                 said = True
-                control.send(READY)
+                _say(control, READY)
             if loop.tend(now_s):
                 self._state.beat(time.monotonic_ns())
             publisher.tend(now_s)
@@ -192,6 +193,12 @@ def _files_limit() -> int:
     return soft if soft != resource.RLIM_INFINITY else 1 << 20
 
 
+def _say(control: socket.socket, word: bytes) -> None:
+    """Tell the keeper; that it has died is found out by listening to it, and then another is started."""
+    with contextlib.suppress(OSError):
+        control.send(word)
+
+
 def _wait_for(claim: Claim, control: socket.socket) -> bool:
     """Until the predecessor's process is gone; False: we are not wanted any more.
 
@@ -200,7 +207,7 @@ def _wait_for(claim: Claim, control: socket.socket) -> bool:
     if claim.take():
         return True
     preload()
-    control.send(STANDBY)
+    _say(control, STANDBY)
     while not claim.take():
         if select.select([control], [], [], CLAIM_PERIOD_S)[0]:
             return False
@@ -213,6 +220,8 @@ def serve(devices: list[int], state_fd: int, control: socket.socket, plan: Plan)
     signal.signal(
         signal.SIGINT, signal.SIG_IGN
     )  # a ^C for a foreground mount is the keeper's to handle
+    # Keepers are all it ever starts: the kernel collects those that die.
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     sys.setswitchinterval(0.001)
     threading.stack_size(1 << 20)
     try:
@@ -220,7 +229,7 @@ def serve(devices: list[int], state_fd: int, control: socket.socket, plan: Plan)
     except Incompatible as error:
         log.error("%s", error)  # noqa: TRY400
         return EXIT_INCOMPATIBLE
-    control.send(LOADED)
+    _say(control, LOADED)
     if not select.select([control], [], [], 0)[0]:
         preload()  # a predecessor serves still
     if control.recv(16) != GO or not _wait_for(Claim(state.fd), control):

@@ -1,7 +1,5 @@
 """A look at what is to be mounted: which mode suits its files."""
 
-from statistics import median
-
 from hotshard.mount.source import Source
 
 SMALL_BYTES = 1 << 20
@@ -31,5 +29,5 @@ def choose(found: list[int], *, immutable: bool) -> str:
 
     Without opens, a replaced file is noticed by its reads only: that is for data that never changes.
     """
-    small = bool(found) and median(found) <= SMALL_BYTES
+    small = bool(found) and sorted(found)[(len(found) - 1) // 2] <= SMALL_BYTES
     return "no_open" if immutable and small else "passthrough"

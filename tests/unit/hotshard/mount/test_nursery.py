@@ -85,6 +85,20 @@ def test_a_nursery_that_was_killed_is_replaced_and_its_readers_live_on(nursery, 
     after.close()
 
 
+def test_a_nursery_that_was_killed_is_collected_and_replaced_before_somebody_needs_one(nursery):
+    before = nursery.pid
+    nursery.tend()
+    assert nursery.pid == before
+    os.kill(before, signal.SIGKILL)
+
+    def replaced() -> bool:
+        nursery.tend()
+        return bool(nursery.pid != before)
+
+    until(replaced, "another nursery")
+    assert not os.path.exists(f"/proc/{before}")
+
+
 def test_a_reader_that_cannot_begin_says_so_and_ends(capfd, device):
     state = os.memfd_create("other")
     os.ftruncate(state, 16 << 20)

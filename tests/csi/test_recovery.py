@@ -1,6 +1,8 @@
 """Driver and keeper die, are replaced, are upgraded, while programs read through volumes they published."""
 
+import contextlib
 import os
+import signal
 import statistics
 import subprocess
 import sys
@@ -385,3 +387,50 @@ def test_how_long_a_read_waits_for_the_next_driver(node, data):
         until(lambda: node.log().rstrip().endswith(f"node {node.options.node_id}"), "the driver")
     print(f"waits {[f'{w:.2f}' for w in waits]}, median {statistics.median(waits):.2f} s")
     assert statistics.median(waits) < 10
+
+
+def descendants(pid: int) -> dict[int, str]:
+    """What a process has started, directly or not: pid -> state, "Z" for a zombie."""
+    found = {}
+    for child in (each for thread in threads(pid) for each in thread):
+        with contextlib.suppress(FileNotFoundError):
+            found[child] = Path(f"/proc/{child}/stat").read_text().rpartition(") ")[2][0]
+            found |= descendants(child)
+    return found
+
+
+def threads(pid: int) -> list[list[int]]:
+    """The children of each thread of a process."""
+    lists = []
+    with contextlib.suppress(FileNotFoundError):
+        for task in os.listdir(f"/proc/{pid}/task"):
+            words = Path(f"/proc/{pid}/task/{task}/children").read_text().split()
+            lists.append([int(word) for word in words])
+    return lists
+
+
+def test_whatever_dies_in_the_drivers_pod_leaves_no_zombie(node, data):
+    """The driver is the first process there: it inherits readers, and nobody else collects them."""
+    node.keeper()
+    pod = node.driver()
+    target = node.target("p1")
+    node.publish("v1", target, attributes={"origin": data.origin})
+
+    def alive() -> list[int]:
+        """What runs, once there are no zombies: the nursery and the reader."""
+
+        def both() -> list[int]:
+            states = descendants(pod.pid)
+            whole = len(states) == 2 and "Z" not in states.values()
+            return list(states) if whole else []
+
+        return until(both, "a nursery and a reader, and nothing else")
+
+    for _ in range(2):
+        for victim in alive():  # each kind dies alone, and then the other
+            os.kill(victim, signal.SIGKILL)
+            until(lambda victim=victim: not os.path.exists(f"/proc/{victim}"), "it to be collected")
+            alive()
+            assert Path(f"{target}/f3").read_bytes() == data.bodies["f3"]
+    node.unpublish("v1", target)
+    until(lambda: len(descendants(pod.pid)) == 1, "the reader to end with its volume")

@@ -237,6 +237,37 @@ def test_while_the_cache_server_is_away_the_origin_is_read(bucket, s3_mount, nod
     assert "the cache server is back" in mounted.log.read_text()
 
 
+def test_an_origin_that_is_away_for_a_moment_is_waited_for(s3, mount, tmp_path):
+    """SEMANTICS 11: a read of a mount does not fail because the origin fails for a moment."""
+    origin = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
+    origin.start()
+    host, port = origin.get_host_and_port()
+    url = f"http://{host}:{port}"
+    boto = boto3.client("s3", endpoint_url=url, region_name="us-east-1")
+    boto.create_bucket(Bucket="away")
+    body = RND.randbytes(300_000)
+    put((boto, "away"), "f", body)
+    settings = {
+        "origins": [{"prefix": "s3://away/", "endpoint_url": url, "addressing": "path"}],
+        "fetch": {"attempts": 2},
+        "free_space_floor": "64MiB",
+    }
+    with CacheProcess(str(tmp_path / "node"), settings) as node:
+        mounted = mount(
+            tmp_path, server="yes", uri="s3://away/", address=node.address, direct="never"
+        )
+        assert os.listdir(mounted.path) == ["f"]
+        origin.stop()
+        reading = subprocess.Popen(["sha256sum", str(mounted / "f")], stdout=subprocess.PIPE)
+        until(lambda: "it is asked again" in mounted.log.read_text(), "the origin to be missed")
+        origin = ThreadedMotoServer(host, port, verbose=False)
+        origin.start()
+        out, _ = reading.communicate(timeout=60)
+        origin.stop()
+        assert out.split()[0].decode() == hashlib.sha256(body).hexdigest()
+        mounted.close()
+
+
 def test_a_file_that_changes_while_the_origin_is_read_directly(bucket, s3_mount, node):
     old, new = b"a" * (8 << 20), b"b" * (8 << 20)
     put(bucket, "big", old)

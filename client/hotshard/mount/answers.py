@@ -80,6 +80,7 @@ def patiently(task: Task, ask: Callable[[float], T]) -> T:
             if min(left_s, patience_s - now_s) <= ORIGIN_RETRY_S:
                 log.warning("%s", error)
                 raise Refusal(errno.EIO) from error
+            log.info("%s; it is asked again", error)
             time.sleep(ORIGIN_RETRY_S)
         except HotshardError as error:
             code = error.errno if error.errno in _ERRNOS else errno.EIO

@@ -399,6 +399,11 @@ def descendants(pid: int) -> dict[int, str]:
     return found
 
 
+def collected(pid: int) -> bool:
+    """Whether a process has ended and left nothing, not even a zombie."""
+    return not os.path.exists(f"/proc/{pid}")
+
+
 def threads(pid: int) -> list[list[int]]:
     """The children of each thread of a process."""
     lists = []
@@ -429,7 +434,7 @@ def test_whatever_dies_in_the_drivers_pod_leaves_no_zombie(node, data):
     for _ in range(2):
         for victim in alive():  # each kind dies alone, and then the other
             os.kill(victim, signal.SIGKILL)
-            until(lambda victim=victim: not os.path.exists(f"/proc/{victim}"), "it to be collected")
+            until(partial(collected, victim), "it to be collected")
             alive()
             assert Path(f"{target}/f3").read_bytes() == data.bodies["f3"]
     node.unpublish("v1", target)

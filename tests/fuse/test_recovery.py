@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -207,7 +208,7 @@ def test_no_zombie_and_no_orphan_is_left(mount, source):
         if before == second:
             os.waitpid(before, 0)
         mounted.keeper = _keeper_started_by(reader, other_than=before)
-        until(lambda before=before: collected(before), "the reader to collect its keeper")
+        until(partial(collected, before), "the reader to collect its keeper")
     os.kill(mounted.keeper, signal.SIGHUP)
     upgraded = until(lambda: running(b"mount.reader", mounted.children()), "the upgraded reader")
     os.waitpid(reader, 0)  # an orphan since its keeper was killed, so ours

@@ -238,7 +238,7 @@ def test_while_the_cache_server_is_away_the_origin_is_read(bucket, s3_mount, nod
 
 
 def test_an_origin_that_is_away_for_a_moment_is_waited_for(s3, mount, tmp_path):
-    """SEMANTICS 11: a read of a mount does not fail because the origin fails for a moment."""
+    """SEMANTICS 11: a read of a mount waits while the origin fails or the cache server is late."""
     origin = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
     origin.start()
     host, port = origin.get_host_and_port()

@@ -51,6 +51,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     ids=lambda error: type(error).__name__,
 )
 def test_what_may_pass_is_asked_again(error: HotshardError) -> None:
+    """SEMANTICS 11: a read of a mount waits while the origin fails or the cache server is late."""
     if isinstance(error, Overloaded):
         error.retry_after_s = 0.0
     source = Source(error, times=3)

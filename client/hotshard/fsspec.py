@@ -4,11 +4,14 @@
     fsspec.register_implementation("s3", "hotshard.fsspec.S3FileSystem", clobber=True)
     fsspec.open("s3://bucket/key")              # in the place of s3fs, with its names
 
-Read-only. Needs hotshard[fsspec].
+Read-only: whatever would change something raises OSError with EROFS, as it would on a mount. Needs
+hotshard[fsspec].
 """
 
+import errno
+import os
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 try:
     from fsspec.spec import AbstractFileSystem
@@ -68,10 +71,16 @@ class HotshardFileSystem(AbstractFileSystem):  # type: ignore[misc]
         return text.rstrip("/")
 
     def uri(self, path: str) -> str:
-        """The address behind a path."""
+        """The address behind a path.
+
+        Raises:
+            InvalidRequest: it does not begin with the scheme of an origin.
+        """
         scheme, rest = self.scheme, self._strip_protocol(path)
         if not scheme:
             scheme, _, rest = rest.partition("/")
+        if scheme not in SCHEMES or not rest:
+            raise InvalidRequest(f"{path!r} names no origin: use s3/bucket/key or file/path")
         return f"{scheme}://{rest}" if scheme != "file" else f"file:///{rest}"
 
     def path(self, uri: str) -> str:
@@ -170,11 +179,18 @@ class HotshardFileSystem(AbstractFileSystem):  # type: ignore[misc]
     ) -> Any:
         """A file object; fsspec's own caching is not wanted, the cache is below."""
         if mode not in ("rb", "r", "rt"):
-            raise NotImplementedError(f"mode {mode!r}: hotshard is read-only")
+            self._refuse(path)
         return super().open(path, mode, block_size, cache_options, compression, **options)
 
     def _open(self, path: str, **_: Any) -> Any:
         return self.client.open(self.uri(path))
+
+    def _refuse(self, path: Any, *_: Any, **__: Any) -> NoReturn:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS), path)
+
+    # Some of these do nothing in fsspec, which reads like a success.
+    mkdir = makedirs = rmdir = touch = pipe_file = _refuse
+    rm = rm_file = mv = copy = cp_file = put_file = _refuse
 
     def created(self, path: str) -> Any:
         """There is only one time: see `modified`."""

@@ -109,8 +109,31 @@ def test_files(fs: HotshardFileSystem):
         assert file.read(3) == b"012"
     with fs.open("s3/bucket/a", "r") as text:
         assert text.read() == "0123456789"
-    with pytest.raises(NotImplementedError, match="read-only"):
-        fs.open("s3/bucket/a", "wb")
+
+
+def test_what_would_change_something_is_refused_as_on_a_mount(fs: HotshardFileSystem, tmp_path):
+    (tmp_path / "f").write_bytes(b"x")
+    for change in (
+        lambda: fs.open("s3/bucket/a", "wb"),
+        lambda: fs.mkdir("s3/bucket/new"),
+        lambda: fs.makedirs("s3/bucket/new", exist_ok=True),
+        lambda: fs.rmdir("s3/bucket/d"),
+        lambda: fs.rm("s3/bucket/d", recursive=True),
+        lambda: fs.mv("s3/bucket/a", "s3/bucket/b"),
+        lambda: fs.cp("s3/bucket/a", "s3/bucket/b"),
+        lambda: fs.touch("s3/bucket/a"),
+        lambda: fs.pipe("s3/bucket/a", b"x"),
+        lambda: fs.put(str(tmp_path / "f"), "s3/bucket/f"),
+        lambda: fs.write_text("s3/bucket/a", "x"),
+    ):
+        with pytest.raises(OSError, match="Read-only file system"):
+            change()
+
+
+def test_a_path_without_an_origin(fs: HotshardFileSystem):
+    for path in ("", "s3", "bucket/a", "hotshard://"):
+        with pytest.raises(hotshard.InvalidRequest, match="names no origin: use s3/bucket/key"):
+            fs.ls(path)
 
 
 def test_pickling(fs: HotshardFileSystem):

@@ -198,6 +198,19 @@ def test_a_socket_that_refuses_us(start_node, s3_config, tmp_path):
     assert "allowed_uids" in fact
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can take /dev/fuse away")
+def test_a_container_without_dev_fuse_is_well(s3_config):
+    """As the server's container of the chart is."""
+    empty_dev = 'mount -t tmpfs none /dev && touch /dev/null /dev/urandom && exec "$@"'
+    before = ("unshare", "--mount", "--propagation", "private", "sh", "-c", empty_dev, "sh")
+    if subprocess.run([*before, "true"], check=False, capture_output=True).returncode:
+        pytest.skip("a mount namespace cannot be made here")
+    code, found = run("--config", s3_config(), before=before)
+    assert code == 0, found
+    assert found["FUSE"]["verdict"] == "warn"
+    assert "the library does" in found["FUSE"]["remedy"]
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root has privileges to give up")
 def test_fuse_as_it_is_and_without_the_privilege(s3_config):
     if shutil.which("setpriv") is None:

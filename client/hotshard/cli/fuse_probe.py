@@ -69,6 +69,8 @@ def main() -> int:
         found = probe()
     except device.NotPermitted as error:
         found = {"skipped": str(error)}
+    except device.NoDevice as error:
+        found = {"missing": str(error)}
     except (device.DeviceError, Unsupported, BadRequest, OSError) as error:
         found = {"error": str(error)}
     sys.stdout.write(json.dumps(found) + "\n")

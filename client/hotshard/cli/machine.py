@@ -57,8 +57,11 @@ def judged(found: dict[str, object]) -> list[Finding]:
     """What the probe's answer means."""
     if "skipped" in found:
         return [skipped("FUSE", str(found["skipped"]))]
+    consequence = "mounts do not work here; the library does"
+    if "missing" in found:  # a server's or a reader's container needs none
+        return [warn("FUSE", str(found["missing"]), consequence)]
     if "error" in found:
-        return [fail("FUSE", str(found["error"]), "mounts do not work here; the library does")]
+        return [fail("FUSE", str(found["error"]), consequence)]
     findings = [ok("FUSE", f"protocol {found['protocol']}")]
     if found["passthrough"]:
         findings.append(ok("FUSE passthrough", "the kernel reads complete files by itself"))

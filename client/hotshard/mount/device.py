@@ -26,6 +26,10 @@ class NotPermitted(DeviceError):
     """It takes more privilege than we have."""
 
 
+class NoDevice(DeviceError):
+    """There is no /dev/fuse here, as in a container that was not given it."""
+
+
 @dataclass(frozen=True, slots=True)
 class MountPoint:
     """A line of /proc/self/mountinfo."""
@@ -41,12 +45,13 @@ def open_device() -> int:
     """A new descriptor of /dev/fuse.
 
     Raises:
-        DeviceError: the machine or the container does not give us one.
+        NoDevice: the machine or the container does not have it.
+        DeviceError: it does not give us one.
     """
     try:
         return os.open("/dev/fuse", os.O_RDWR | os.O_CLOEXEC)
     except FileNotFoundError as error:
-        raise DeviceError(
+        raise NoDevice(
             "there is no /dev/fuse: load the module (modprobe fuse), or give the container the device"
         ) from error
     except PermissionError as error:

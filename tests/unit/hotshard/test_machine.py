@@ -30,4 +30,5 @@ def test_all_that_fuse_can_do():
     assert [f.verdict for f in machine.judged(old)] == [Verdict.OK, Verdict.WARN, Verdict.WARN]
     assert all(f.remedy for f in machine.judged(old)[1:])
     assert [f.verdict for f in machine.judged({"error": "no"})] == [Verdict.FAIL]
+    assert [f.verdict for f in machine.judged({"missing": "no"})] == [Verdict.WARN]
     assert [f.verdict for f in machine.judged({"skipped": "no"})] == [Verdict.SKIPPED]

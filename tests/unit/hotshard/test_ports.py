@@ -30,17 +30,20 @@ def test_no_port_is_given_twice_whoever_asks():
 
 
 def test_a_forked_process_has_ports_of_its_own():
-    ours, (read, write) = free_ports(1), os.pipe()
-    pid = os.fork()
-    if pid == 0:
-        os.write(write, " ".join(map(str, free_ports(70))).encode())
-        os._exit(0)
-    os.waitpid(pid, 0)
-    theirs = [int(port) for port in os.read(read, 4096).split()]
-    os.close(read)
-    os.close(write)
+    before = free_ports(1)
+    parent, child = socket.socketpair()
+    with parent, child:
+        pid = os.fork()
+        if pid == 0:
+            child.send(" ".join(map(str, free_ports(70))).encode())
+            child.recv(1)  # they are its own until it ends
+            os._exit(0)
+        theirs = [int(port) for port in parent.recv(4096).split()]
+        ours = free_ports(70)
+        parent.send(b".")
+        os.waitpid(pid, 0)
     assert len(theirs) == 70
-    assert not set(theirs) & {*ours, *free_ports(70)}
+    assert not set(theirs) & {*before, *ours}
 
 
 @pytest.fixture

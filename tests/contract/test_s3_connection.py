@@ -12,7 +12,7 @@ from hotshard.core.errors import OriginUnavailable
 from support import faulty_http as faulty
 from support.certificates import Authority
 from support.faulty_http import Scripted, scripted
-from support.s3_origin import fetch, opened, want_of
+from support.s3_origin import fetch, opened, patience_with, want_of
 
 
 def certificate(directory: Path, address: str) -> Path:
@@ -56,11 +56,10 @@ async def test_faults_over_tls(
     secure: Scripted, target: Target, behaviour: faulty.Behaviour
 ) -> None:
     secure.script.append(behaviour)
-    async with opened(secure.url) as (origin, outcomes):
-        assert (await fetch(origin, want_of(secure, 0, 100_000), target))[1] == secure.body[
-            :100_000
-        ]
-        assert outcomes == ["GET retry 0", "GET ok 100000"]
+    async with opened(secure.url, **patience_with(behaviour)) as (origin, outcomes):
+        _, got = await fetch(origin, want_of(secure, 0, 100_000), target)
+        assert got == secure.body[:100_000]
+        assert (outcomes[0], outcomes[-1]) == ("GET retry 0", "GET ok 100000")
 
 
 async def test_a_certificate_of_an_unknown_authority(

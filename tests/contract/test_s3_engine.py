@@ -5,6 +5,7 @@ import asyncio
 import pytest
 
 from cache_server.origins.origin import Fetched, Interrupted, Target
+from hotshard.cli.ports import free_ports
 from hotshard.core.checksum import Algorithm, checksum
 from hotshard.core.errors import (
     InvalidRequest,
@@ -14,8 +15,8 @@ from hotshard.core.errors import (
     StaleObject,
 )
 from support import faulty_http as faulty
-from support.faulty_http import Scripted, scripted
-from support.s3_origin import fetch, opened, want_of
+from support.faulty_http import Scripted
+from support.s3_origin import fetch, opened, patience_with, want_of
 
 ONCE = {
     "reset in the body": faulty.reset_mid_body,
@@ -42,7 +43,7 @@ async def test_one_fault_and_then_the_right_bytes(
     server: Scripted, target: Target, name: str, offset: int
 ) -> None:
     server.script.extend([faulty.right, ONCE[name]])
-    async with opened(server.url) as (origin, outcomes):
+    async with opened(server.url, **patience_with(ONCE[name])) as (origin, outcomes):
         await fetch(origin, want_of(server, 10, 20), target)  # the fault meets a kept connection
         want = want_of(server, offset)
         fetched, got = await fetch(origin, want, target)
@@ -81,7 +82,7 @@ async def test_a_fault_that_stays_is_a_typed_error(
 ) -> None:
     behaviour, error = ALWAYS[name]
     server.script.extend([behaviour] * 20)
-    async with opened(server.url, attempts=2) as (origin, outcomes):
+    async with opened(server.url, attempts=2, **patience_with(behaviour)) as (origin, outcomes):
         with pytest.raises(error) as caught:
             await fetch(origin, want_of(server, 0, 200_000), target)
         assert caught.value.uri == "s3://bucket/key"
@@ -90,10 +91,9 @@ async def test_a_fault_that_stays_is_a_typed_error(
         assert (await fetch(origin, want_of(server, 5, 10), target))[1] == server.body[5:15]
 
 
-async def test_nobody_listens(credentials: None, target: Target) -> None:
-    with scripted(b"12345") as server:
-        pass
-    async with opened(server.url, attempts=2) as (origin, _):
+async def test_nobody_listens(server: Scripted, target: Target) -> None:
+    (port,) = free_ports(1)
+    async with opened(f"http://127.0.0.1:{port}", attempts=2) as (origin, _):
         with pytest.raises(OriginUnavailable, match="2 times"):
             await fetch(origin, want_of(server), target)
         with pytest.raises(OriginUnavailable):

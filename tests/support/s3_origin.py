@@ -8,7 +8,8 @@ from typing import Any
 from cache_server.origins.origin import Fetched, Target, Want
 from cache_server.origins.s3 import S3Options, S3Origin
 from hotshard.core.objects import ObjectInfo
-from support.faulty_http import Scripted
+from support import faulty_http as faulty
+from support.faulty_http import Behaviour, Scripted
 
 CREDENTIALS = {
     "AWS_ACCESS_KEY_ID": "AKIDEXAMPLE",
@@ -22,7 +23,7 @@ CREDENTIALS = {
 async def opened(url: str | None, **options: Any) -> AsyncIterator[tuple[S3Origin, list[str]]]:
     """An origin, and the outcomes it reports."""
     outcomes: list[str] = []
-    defaults = {"addressing": "path", "read_timeout_s": 0.3, "connect_timeout_s": 1.0}
+    defaults = {"addressing": "path", "read_timeout_s": 60.0, "connect_timeout_s": 60.0}
     origin = S3Origin(
         S3Options(**{"prefix": "s3://bucket/", "endpoint_url": url, **defaults, **options}),
         lambda verb, outcome, seconds, size: outcomes.append(f"{verb} {outcome} {size}"),
@@ -32,6 +33,11 @@ async def opened(url: str | None, **options: Any) -> AsyncIterator[tuple[S3Origi
         yield origin, outcomes
     finally:
         await origin.close()
+
+
+def patience_with(behaviour: Behaviour) -> dict[str, float]:
+    """Options of an origin that soon gives up on what stalls; anything else may just be slow."""
+    return {"read_timeout_s": 0.5} if behaviour in (faulty.silent, faulty.drip) else {}
 
 
 def want_of(server: Scripted, offset: int = 0, length: int | None = None) -> Want:

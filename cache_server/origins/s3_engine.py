@@ -23,6 +23,7 @@ from cache_server.origins.s3_connection import (
     StaleConnection,
     Timeouts,
     connect,
+    shared_buffer,
 )
 from cache_server.origins.s3_replies import (
     Subject,
@@ -69,6 +70,7 @@ class Engine:
         if requester_pays:
             self._common["x-amz-request-payer"] = "requester"
         self._idle: deque[Connection] = deque()  # newest last: its buffer is the warmest in cache
+        self._shared = shared_buffer()
         self._closed = False
 
     async def head(self, ask: Ask, headers: dict[str, str]) -> dict[str, str]:
@@ -136,13 +138,16 @@ class Engine:
         return self._timeouts.read_s + length / _BYTES_PER_S_MIN
 
     async def _exchange(self, request: bytes, receiver: Receiver, limit_s: float) -> None:
-        connection = self._kept() or await connect(self._endpoint, self._timeouts)
+        connection = self._kept() or await self._connect()
         try:
             await connection.exchange(request, receiver, limit_s)
         except StaleConnection:
-            connection = await connect(self._endpoint, self._timeouts)
+            connection = await self._connect()
             await connection.exchange(request, receiver, limit_s)
         self._keep(connection)
+
+    async def _connect(self) -> Connection:
+        return await connect(self._endpoint, self._timeouts, self._shared)
 
     def _keep(self, connection: Connection) -> None:
         if connection.reusable and not self._closed:

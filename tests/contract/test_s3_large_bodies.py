@@ -1,4 +1,4 @@
-"""Large bodies, of which the kernel gathers pieces: right bytes, however they come, and no fill of the window."""
+"""Large bodies, of which the kernel gathers pieces: right bytes, however they come."""
 
 import fcntl
 import os

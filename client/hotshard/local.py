@@ -59,7 +59,10 @@ def connected(path: str, timeout_s: float) -> socket.socket:
         sock.connect(path)
     except PermissionError as error:
         sock.close()
-        raise PermissionDenied(f"{path}: not allowed to connect to the cache server") from error
+        raise PermissionDenied(
+            f"user {os.geteuid()} may not connect to the cache server at {path}; its directory and"
+            " `local_socket.mode` say who may"
+        ) from error
     except OSError as error:
         sock.close()
         raise lost(path, error) from error

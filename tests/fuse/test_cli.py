@@ -16,6 +16,7 @@ import pytest
 from hotshard.cli import app, exits
 from hotshard.cli.cache_process import CacheProcess
 from hotshard.mount import command, device
+from support.waiting import until
 
 HELPER = Path("/sbin/mount.hotshard")
 
@@ -107,10 +108,19 @@ def test_what_goes_wrong_is_one_line_that_says_what_to_do(cli, origin, target, t
     assert "-o address=" in absent
     assert "--address" not in absent
     assert "is not an address" in refused(exits.USAGE, "bucket/x", target)
+    an_object = refused(exits.USAGE, f"file://{origin}/d/file", target)
+    assert f"mount the prefix it lies in, file://{origin}/d/" in an_object
+    port = refused(exits.USAGE, uri, target, "-o", "address=127.0.0.1:7070")
+    assert "-o address=unix:///path" in port
     assert device.mounted_at(str(target)) is None
     assert cli("mount", uri, target)[0] == exits.OK
     assert "is busy" in refused(exits.FAILED, uri, target)
-    assert cli("umount", tmp_path)[0] == exits.FAILED
+    code, error = cli("umount", tmp_path)
+    assert code == exits.FAILED
+    assert "nothing is mounted there" in error
+    code, error = cli("mount-upgrade", "/proc")
+    assert code == exits.FAILED
+    assert "(proc) is" in error
 
 
 def test_without_any_socket_a_mount_is_not_offered_a_port(target, monkeypatch, capfd):
@@ -142,7 +152,36 @@ def test_without_privilege_it_says_so(node, origin, tmp_path):
     assert run.returncode == exits.PERMISSION
 
 
-@pytest.mark.parametrize("stop", ["SIGTERM", "umount"])
+NAMESPACE = ["unshare", "--mount", "--propagation", "private", "sh", "-c"]
+MASKS = {
+    "missing": ("mount -t tmpfs none /dev", "modprobe fuse"),
+    "another": ("mount --bind /dev/null /dev/fuse", "mknod /dev/fuse c 10 229"),
+    "refused": ("ulimit -v unlimited", "run as root"),
+}
+
+
+@pytest.mark.parametrize("case", MASKS)
+def test_a_container_without_the_device_or_the_privilege(node, origin, target, case):
+    """/dev/fuse masked in a mount namespace, or CAP_SYS_ADMIN dropped: it says so before all else."""
+    missing = [name for name in ("unshare", "setpriv") if shutil.which(name) is None]
+    if missing:
+        pytest.skip(f"needs {', '.join(missing)} (util-linux)")
+    masked, said = MASKS[case]
+    drop = "setpriv --bounding-set=-sys_admin" if case == "refused" else ""
+    script = (
+        f"{masked} && exec {drop} {sys.executable} -m hotshard.cli --address {node.address}"
+        f" mount file://{origin}/ {target}"
+    )
+    run = subprocess.run(
+        [*NAMESPACE, script], capture_output=True, text=True, check=False, timeout=60
+    )
+    assert said in run.stderr
+    assert run.stderr.count("\n") == 1
+    assert run.returncode == (exits.PERMISSION if case == "refused" else exits.FAILED)
+    assert device.mounted_at(str(target)) is None
+
+
+@pytest.mark.parametrize("stop", ["SIGTERM", "umount", "SIGTERM while busy"])
 def test_in_the_foreground_under_systemd(node, origin, target, tmp_path, stop):
     """Type=notify: READY=1 when files can be read; the process systemd started is the one it stops."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notify:
@@ -162,11 +201,17 @@ def test_in_the_foreground_under_systemd(node, origin, target, tmp_path, stop):
             assert command.keeper_of(point.device) == process.pid
             if stop == "umount":
                 command.umount(str(target))
-            else:
+            elif stop == "SIGTERM":
                 process.terminate()
+            else:
+                with open(target / "d" / "file") as file:
+                    process.terminate()
+                    until(lambda: device.mounted_at(str(target)) is None, "it to be detached")
+                    assert file.read() == "content"
             _, log = process.communicate(timeout=20)
             assert process.returncode == 0
             assert "unmounted" in log
+            assert (f" {os.getpid()})" in log) == (stop == "SIGTERM while busy")
         finally:
             process.kill()
             process.wait()

@@ -128,7 +128,7 @@ def test_upgrade_finds_the_keeper(mount, source):
     assert select.select([pidfd], [], [], 20)[0]
     os.close(pidfd)
     assert (mounted / "file").read_text() == "content"
-    with pytest.raises(DeviceError, match="no keeper"):
+    with pytest.raises(DeviceError, match=r"is no hotshard mount: proc \(proc\) is"):
         upgrade("/proc")
 
 

@@ -44,9 +44,8 @@ def mount(
     except DeviceError as error:
         raise _failure(error) from error
     except ServerUnavailable as error:
-        what, _, remedy = str(error).partition("; ")
-        usual = "start one with `hotshard serve`, or name one with -o address="
-        raise exits.Failure(what, remedy or usual, exits.UNAVAILABLE) from error
+        what, remedy = command.absence(error)
+        raise exits.Failure(what, remedy, exits.UNAVAILABLE) from error
 
 
 @click.command()

@@ -48,7 +48,7 @@ class State:
     def goes_on_without(self, error: ServerUnavailable) -> bool:
         """There is no server now: whether calls go to the origin."""
         if self.outage.lost(time.monotonic()):
-            log.warning("%s; reading from the origin until it is back", error)
+            log.warning("reading from the origin until the cache server is back: %s", error)
         return self.outage.direct
 
     def lost(self, error: ServerUnavailable) -> None:

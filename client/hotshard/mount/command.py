@@ -14,7 +14,7 @@ import signal
 import sys
 import time
 from dataclasses import replace
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from hotshard.core.errors import (
     ConfigError,
@@ -29,6 +29,9 @@ from hotshard.mount.config import MountOptions, Plan, parse_options
 from hotshard.mount.device import DeviceError, NotPermitted
 from hotshard.mount.session import Wanted
 from hotshard.mount.state import State
+
+if TYPE_CHECKING:
+    from hotshard.mount.source import Source
 
 READY_TIMEOUT_S = 120.0  # for a starved machine: a keeper that dies is noticed at once
 _NO_OPEN = "this kernel cannot open without asking (mode=no_open)"
@@ -62,6 +65,8 @@ def mount(
 
     options = options or MountOptions()
     prefix = parse(uri if uri.endswith("/") else uri + "/").uri
+    device.check_privilege()
+    os.close(device.open_device())
     target = check_target(target)
     if directory is None:  # readers to come find the server there, even while it is away
         options = replace(options, address=server_socket(options.address))
@@ -91,9 +96,7 @@ def umount(target: str, *, lazy: bool = False) -> None:
         DeviceError: nothing of ours is mounted there, or files are open; the message says who holds them.
     """
     path = _resolved(target)
-    point = device.mounted_at(path)
-    if point is None or point.fstype != device.FSTYPE:
-        raise DeviceError(f"{path} is no hotshard mount")
+    point = _mount_of_ours(path)
     try:
         device.unmount(path, lazy=lazy)
     except OSError as error:
@@ -108,14 +111,27 @@ def upgrade(target: str) -> None:
     """Have the reader of a mount replaced by one from the code as it is now on disk.
 
     Raises:
-        DeviceError: no keeper of such a mount is known.
+        DeviceError: no keeper of such a mount is known, or it is somebody else's.
     """
     path = _resolved(target)
-    point = device.mounted_at(path)
-    pid = keeper_of(point.device) if point is not None else None
+    pid = keeper_of(_mount_of_ours(path).device)
     if pid is None:
-        raise DeviceError(f"no keeper of a mount at {path} is known")
-    os.kill(pid, signal.SIGHUP)
+        raise DeviceError(
+            f"no keeper of {path} is to be seen: it is the CSI driver's, or another container's, or dead"
+        )
+    try:
+        os.kill(pid, signal.SIGHUP)
+    except PermissionError as error:
+        raise NotPermitted(f"{path}: not permitted to upgrade: run as root") from error
+
+
+def _mount_of_ours(path: str) -> device.MountPoint:
+    point = device.mounted_at(path)
+    if point is None:
+        raise DeviceError(f"{path} is no hotshard mount: nothing is mounted there")
+    if point.fstype != device.FSTYPE:
+        raise DeviceError(f"{path} is no hotshard mount: {point.source} ({point.fstype}) is")
+    return point
 
 
 def keeper_of(device_number: str) -> int | None:
@@ -172,7 +188,7 @@ def check_source(plan: Plan) -> list[int]:
     """Find out whether the prefix can be served; gives the sizes of some of its files.
 
     Raises:
-        HotshardError: no server, no such origin, or the origin refuses.
+        HotshardError: no server, no such origin, no prefix but an object, or the origin refuses.
     """
     from hotshard.mount import survey  # only here: the CSI driver makes mounts without looking
     from hotshard.mount.late import make_source
@@ -181,10 +197,21 @@ def check_source(plan: Plan) -> list[int]:
     try:
         sizes = survey.sizes(source, plan.uri)
         if sizes is None:
+            _refuse_object(source, plan.uri.rstrip("/"))
             sys.stderr.write(f"hotshard: warning: nothing lies below {plan.uri} (yet)\n")
         return sizes or []
     finally:
         source.close()
+
+
+def _refuse_object(source: "Source", uri: str) -> None:
+    try:
+        source.stat(uri)
+    except HotshardError:
+        return
+    raise InvalidRequest(
+        f"{uri} is an object: mount the prefix it lies in, {uri.rpartition('/')[0]}/"
+    )
 
 
 def establish(draft: Plan, source: str) -> tuple[list[int], State, Plan]:
@@ -200,7 +227,10 @@ def establish(draft: Plan, source: str) -> tuple[list[int], State, Plan]:
         state = State.create()
         request = codec.parse(os.read(fd, 1 << 16))
         wanted = Wanted(options.mode == "passthrough", options.resend, options.mode == "no_open")
-        agreement, payload = session.negotiate(request.body, wanted)
+        try:
+            agreement, payload = session.negotiate(request.body, wanted)
+        except session.Unsupported as error:
+            raise DeviceError(str(error)) from error
         state.set_init_reply(payload)
         os.write(fd, codec.reply_bytes(request.unique, payload))
         if options.mode == "no_open" and not agreement.no_open:
@@ -295,6 +325,9 @@ def helper(argv: list[str]) -> int:
     except HotshardError as error:
         sys.stderr.write(f"mount.hotshard: {explain(error, words[0])}\n")
         return 1 if isinstance(error, ConfigError | InvalidRequest) else 32
+    except OSError as error:
+        sys.stderr.write(f"mount.hotshard: {words[1]}: {error.strerror}\n")
+        return 32
     return 0
 
 
@@ -303,10 +336,16 @@ def helper_main() -> None:
     sys.exit(helper(sys.argv))
 
 
+def absence(error: ServerUnavailable) -> tuple[str, str]:
+    """What is wrong and what to do about it, when there is no cache server for a mount."""
+    what, _, remedy = str(error).partition("; ")
+    return what, remedy or "start one with `hotshard serve`, or name one with -o address="
+
+
 def explain(error: HotshardError, uri: str) -> str:
     """A refusal of the cache server in the words of somebody who wants to mount."""
     if isinstance(error, ServerUnavailable):
-        return f"the cache server cannot be reached: {error}"
+        return f"the cache server cannot be reached: {'; '.join(absence(error))}"
     if isinstance(error, NotFound):
         return f"{uri}: no such bucket or directory ({error})"
     return str(error)

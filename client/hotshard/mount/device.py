@@ -16,6 +16,11 @@ FSTYPE = "fuse.hotshard"
 MNT_FORCE, MNT_DETACH = 1, 2
 _MS_RDONLY, _MS_NOSUID, _MS_NODEV, _MS_NOATIME = 1, 2, 4, 1024
 _SYS_CONNECTIONS = "/sys/fs/fuse/connections"
+_FUSE = os.makedev(10, 229)
+_CAP_SYS_ADMIN = 21
+_PRIVILEGE = (
+    "mount(2) is not permitted: run as root; in a container, with CAP_SYS_ADMIN (privileged)"
+)
 
 
 class DeviceError(Exception):
@@ -41,6 +46,18 @@ class MountPoint:
     fstype: str
 
 
+def check_privilege() -> None:
+    """Find out whether this process may mount at all.
+
+    Raises:
+        NotPermitted: it may not.
+    """
+    with open("/proc/self/status", encoding="utf-8", errors="replace") as lines:
+        effective = next((line.split()[1] for line in lines if line.startswith("CapEff:")), "0")
+    if not int(effective, 16) >> _CAP_SYS_ADMIN & 1:
+        raise NotPermitted(_PRIVILEGE)
+
+
 def open_device() -> int:
     """A new descriptor of /dev/fuse.
 
@@ -49,17 +66,23 @@ def open_device() -> int:
         DeviceError: it does not give us one.
     """
     try:
-        return os.open("/dev/fuse", os.O_RDWR | os.O_CLOEXEC)
+        fd = os.open("/dev/fuse", os.O_RDWR | os.O_CLOEXEC)
     except FileNotFoundError as error:
         raise NoDevice(
             "there is no /dev/fuse: load the module (modprobe fuse), or give the container the device"
         ) from error
     except PermissionError as error:
         raise NotPermitted(
-            f"/dev/fuse may not be opened ({error.strerror}): run as root"
+            f"/dev/fuse may not be opened ({error.strerror}): run as root, and give a container the device"
         ) from error
     except OSError as error:
         raise DeviceError(f"/dev/fuse cannot be opened: {error.strerror}") from error
+    if os.fstat(fd).st_rdev != _FUSE:
+        os.close(fd)
+        raise DeviceError(
+            "/dev/fuse is another device: make the right one (mknod /dev/fuse c 10 229)"
+        )
+    return fd
 
 
 def clone(fd: int) -> int:
@@ -90,9 +113,7 @@ def mount(fd: int, source: str, target: str, *, allow_other: bool) -> None:
         return
     code = ctypes.get_errno()
     if code in {errno.EPERM, errno.EACCES}:
-        raise NotPermitted(
-            "mount(2) is not permitted: run as root; in a container, with CAP_SYS_ADMIN (privileged)"
-        )
+        raise NotPermitted(_PRIVILEGE)
     if code == errno.ENODEV:
         raise DeviceError("this kernel has no FUSE (CONFIG_FUSE_FS)")
     raise DeviceError(f"mount(2) on {target}: {os.strerror(code)}")

@@ -76,6 +76,8 @@ class Directories:
         self._newer: dict[int, dict[bytes, Listing]] = {}
         self._suspect: set[tuple[int, bytes]] = set()
         self._serial = max((one.serial for one in inodes.kept()), default=0)
+        self._failure = ""
+        """Why the last listing failed; empty: it did not."""
         self.spawn: Spawn = _start_thread
 
     def find(self, node: int, name: bytes) -> Found | bool:
@@ -187,12 +189,15 @@ class Directories:
     def _list(self, node: int, path: bytes, flight: _Flight) -> None:
         try:
             builder = self._fetch(node, path)
+            self._failure = ""
             with self.lock:
                 if node in self._inodes:
                     self._install(node, builder)
         except HotshardError as error:
             flight.error = error
-            log.warning("listing %s%s: %s", self._prefix, path.decode(), error)
+            if str(error) != self._failure:  # who waits has it tried several times a second
+                log.warning("listing %s%s: %s", self._prefix, path.decode(errors="replace"), error)
+            self._failure = str(error)
         finally:
             with self.lock:
                 self._flights.pop(node, None)

@@ -39,6 +39,7 @@ LOAD_TIMEOUT_S = 20.0
 FIRST_BEAT_S = 60.0  # on a starved machine; killing a reader that loads makes the next one load
 KILL_TIMEOUT_S = 1.0
 EXIT_TIMEOUT_S = 1.0
+HOLDERS_SAID_MAX = 5
 
 
 class Child:
@@ -306,7 +307,12 @@ class Keeper:
         try:
             device.unmount(self._plan.target)
         except OSError as error:
-            log.warning("%s; detached, served until the last file is closed", error)
+            found = device.holders(self._plan.device)[:HOLDERS_SAID_MAX]
+            who = ", ".join(f"{command} {pid}" for pid, command, _ in found)
+            log.warning(
+                "%s: %s; detached, and served until the last file is closed (held by %s)",
+                self._plan.target, error.strerror, who or "nobody who is to be seen",
+            )  # fmt: skip
             with contextlib.suppress(OSError):
                 device.unmount(self._plan.target, lazy=True)
             self._detached = True

@@ -90,7 +90,9 @@ def server_socket(address: str | None) -> str:
             " or give -o address=unix:///path/to/local.sock"
         ) from error
     if kind != "unix":
-        raise InvalidRequest(f"a mount needs the local socket of a cache server, not {place}")
+        raise InvalidRequest(
+            f"a mount needs the local socket of a cache server (-o address=unix:///path), not {place}"
+        )
     return place
 
 

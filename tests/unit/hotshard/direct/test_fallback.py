@@ -63,7 +63,7 @@ def test_reads_go_to_the_origin_and_back(
     assert bytes(client.map(uri)) == b"from the origin"
     assert [entry.uri for entry in client.list(os.path.dirname(uri) + "/")] == [uri]
     assert slept == [], "nobody waits for the server any more"
-    assert "reading from the origin until it is back" in caplog.text
+    assert "reading from the origin until the cache server is back" in caplog.text
     with FakeServer(store, tmp_path / "sock"):
         until(lambda: client.read(uri) == b"from the server")
         client._table.clear()

@@ -181,6 +181,20 @@ def test_a_container_without_the_device_or_the_privilege(node, origin, target, c
     assert device.mounted_at(str(target)) is None
 
 
+def test_stopped_before_it_serves_it_leaves_no_dead_mount(node, origin, target):
+    process = subprocess.Popen(
+        [sys.executable, "-m", "hotshard.cli", "--address", node.address, "mount",
+         f"file://{origin}/", target, "--foreground"],
+        stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    while device.mounted_at(str(target)) is None:  # at once: it has no handler of signals yet
+        assert process.poll() is None
+    process.terminate()
+    _, log = process.communicate(timeout=60)
+    assert process.returncode == 0, log
+    assert device.mounted_at(str(target)) is None
+
+
 @pytest.mark.parametrize("stop", ["SIGTERM", "umount", "SIGTERM while busy"])
 def test_in_the_foreground_under_systemd(node, origin, target, tmp_path, stop):
     """Type=notify: READY=1 when files can be read; the process systemd started is the one it stops."""

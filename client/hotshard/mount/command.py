@@ -27,6 +27,7 @@ from hotshard.core.uri import parse
 from hotshard.mount import codec, device, session
 from hotshard.mount.config import MountOptions, Plan, parse_options
 from hotshard.mount.device import DeviceError, NotPermitted
+from hotshard.mount.keeper import HEEDED
 from hotshard.mount.session import Wanted
 from hotshard.mount.state import State
 
@@ -75,14 +76,19 @@ def mount(
     if options.mode == "auto":
         mode = survey.choose(sizes, immutable=options.immutable)
         draft = replace(draft, options=replace(options, mode=mode))
-    devices, state, plan = establish(draft, uri)
-    if foreground:
-        _become_keeper(devices, state, os.open(os.devnull, os.O_WRONLY), plan)
-    notify, notify_write = os.pipe()
-    pid = os.fork()
-    if pid == 0:
-        _detach(plan)
-        _become_keeper(devices, state, notify_write, plan)
+    # A signal would leave a dead mount now: it waits until there is a keeper to heed it.
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, HEEDED)
+    try:
+        devices, state, plan = establish(draft, uri)
+        if foreground:
+            _become_keeper(devices, state, os.open(os.devnull, os.O_WRONLY), plan)
+        notify, notify_write = os.pipe()
+        pid = os.fork()
+        if pid == 0:
+            _detach(plan)
+            _become_keeper(devices, state, notify_write, plan)
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
     for fd in (notify_write, *devices, state.fd):
         os.close(fd)
     _await_ready(pid, notify, plan)

@@ -40,6 +40,7 @@ FIRST_BEAT_S = 60.0  # on a starved machine; killing a reader that loads makes t
 KILL_TIMEOUT_S = 1.0
 EXIT_TIMEOUT_S = 1.0
 HOLDERS_SAID_MAX = 5
+HEEDED = (signal.SIGHUP, signal.SIGTERM, signal.SIGINT)
 
 
 class Child:
@@ -150,10 +151,11 @@ class Keeper:
 
     def run(self) -> None:
         """Until the mount is gone, or given up."""
-        for number in (signal.SIGHUP, signal.SIGTERM, signal.SIGINT):
+        for number in HEEDED:
             signal.signal(number, lambda got, _frame: self._signals.append(got))
         wake, wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         signal.set_wakeup_fd(wake_write, warn_on_full_buffer=False)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, HEEDED)  # whoever mounts has them wait for us
         while self.tick(time.monotonic()):
             ready = select.select([wake, *self.watched()], [], [], PERIOD_S)[0]
             if wake in ready:

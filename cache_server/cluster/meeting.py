@@ -23,8 +23,9 @@ _SILENT = {
     grpc.StatusCode.DEADLINE_EXCEEDED,
     grpc.StatusCode.RESOURCE_EXHAUSTED,
 }
-_NOT_HTTP2 = "Failed parsing HTTP/2"
-"""gRPC gives the same code to whoever is away and to whoever speaks something else."""
+_NOT_HTTP2 = ("Failed parsing HTTP/2", "Trying to connect an http1.x server")
+"""gRPC gives the same code to whoever is away and to whoever speaks something else; grpcio 1.71 has a text
+of its own for HTTP/1."""
 
 
 class Silent(Exception):
@@ -68,12 +69,12 @@ class GrpcMeeter:
 def _meaning(address: str, error: grpc.aio.AioRpcError) -> Exception:
     """A server that is away, or too busy to answer; anything else is an answer, and no good one."""
     details = error.details() or ""
-    text = f"{address}: {error.code().name}: {details[:300]}"
+    said = f"{address}: {error.code().name}: {details[:300]}"
     if error.code() not in _SILENT:
-        return Stranger(text)
-    if _NOT_HTTP2 in details:
+        return Stranger(said)
+    if any(text in details for text in _NOT_HTTP2):
         return Stranger(f"{address} answers, but is no gRPC server: {details[:300]}")
-    return Silent(text)
+    return Silent(said)
 
 
 def terms_to_pb(terms: Terms) -> pb.Terms:

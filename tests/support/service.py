@@ -200,5 +200,5 @@ async def serving(directory: str, stall_s: float = 60.0) -> AsyncIterator[Scene]
 async def refusal(call: Any) -> tuple[grpc.StatusCode, HotshardError]:
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         await call
-    trailers = dict(caught.value.trailing_metadata() or ())
+    trailers = dict(iter(caught.value.trailing_metadata() or ()))  # old ones are no mapping
     return caught.value.code(), error_from_pb(types_pb2.Error.FromString(trailers[ERROR_KEY]))

@@ -1,8 +1,10 @@
 """What most rows need first: a data set at an origin, a server over it, a client, all of it hot."""
 
 import contextlib
+import fcntl
 import os
 import resource
+import struct
 import tempfile
 from collections import deque
 from collections.abc import Iterator
@@ -20,6 +22,11 @@ from hotshard.core.blocks import shard_digest
 
 _BUCKET = "bench"
 _UPLOADS = 4  # at a time
+_GET_FLAGS, _SET_FLAGS, _TOP_OF_TREE = (
+    0x80086601,
+    0x40086602,
+    0x00020000,
+)  # linux/fs.h: FS_IOC_*, FS_TOPDIR_FL
 FILES_MAX = 1024  # open files a client keeps: its own default where the limits of the process allow
 
 
@@ -84,8 +91,9 @@ class Remote:
         """A server over it with an empty cache.
 
         What it wrote is on the disk when this returns, so that nothing of it is pending while another
-        side has its turn. It is not deleted before the row ends: ext4 looks at every inode deleted in
-        the last minutes when it makes a new one, which would make the next cold run slower.
+        side has its turn. It is not deleted before the row ends: an ext4 without a journal looks at
+        every inode deleted in the last minutes when it makes a new one, which would make the next cold
+        run slower.
         """
         work = tempfile.mkdtemp(prefix="node-", dir=self.directory)
         origin = {"prefix": self.place.prefix, "endpoint_url": self.server.endpoint_url}
@@ -101,6 +109,7 @@ def in_s3(directory: str, data: DataSet) -> Iterator[Remote]:
     """Start an S3 server and upload a data set."""
     import boto3
 
+    spread(directory)
     with SeaweedS3() as server:
         boto = boto3.client(
             "s3",
@@ -118,6 +127,22 @@ def in_s3(directory: str, data: DataSet) -> Iterator[Remote]:
         with ThreadPoolExecutor(_UPLOADS) as pool:
             deque(pool.map(upload, range(data.count)), maxlen=0)
         yield Remote(server, Place(data, f"s3://{_BUCKET}/data/"), directory)
+
+
+def spread(directory: str) -> None:
+    """Have ext4 put what is made in this directory into block groups of their own, as if it were a root.
+
+    Else a cold run makes its files where rows before it have deleted theirs (see `Remote.cold_node`), up to
+    300 us for each instead of 10. Other file systems do not know the flag, and have no need of it.
+    """
+    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        (flags,) = struct.unpack("i", fcntl.ioctl(fd, _GET_FLAGS, bytes(4)))
+        fcntl.ioctl(fd, _SET_FLAGS, struct.pack("i", flags | _TOP_OF_TREE))
+    except OSError:
+        pass
+    finally:
+        os.close(fd)
 
 
 def connect(node: Node) -> hotshard.Client:

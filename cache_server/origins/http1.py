@@ -7,6 +7,7 @@ every later response on the connection.
 
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 
 HEAD_BYTES_MAX = 16 << 10  # S3 sends 0.5 to 3 KiB; user metadata is limited to 2 KiB
 _STATUS_LINE = re.compile(r"HTTP/1\.([01]) ([1-5][0-9]{2})(?: .*)?")
@@ -43,13 +44,20 @@ def parse_head(data: bytes) -> Head:
         raise MalformedResponse(f"not an HTTP response: {first[:80]!r}")
     headers: dict[str, str] = {}
     for line in lines:
-        name, _, value = line.partition(":")
-        if not _NAME.fullmatch(name):
+        sent, _, value = line.partition(":")
+        name = _field_name(sent)
+        if not name:
             raise MalformedResponse(f"a bad header line: {line[:80]!r}")
-        name, value = name.lower(), value.strip(" \t")
+        value = value.strip(" \t")
         headers[name] = f"{headers[name]}, {value}" if name in headers else value
     persistent = match[1] == "1" and "close" not in headers.get("connection", "").lower()
     return Head(int(match[2]), headers, _body_length(headers), persistent)
+
+
+@lru_cache(256)
+def _field_name(sent: str) -> str:
+    """In lower case; "": it is none. A server sends the same few again and again."""
+    return sent.lower() if _NAME.fullmatch(sent) else ""
 
 
 def _body_length(headers: dict[str, str]) -> int | None:

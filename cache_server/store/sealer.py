@@ -23,7 +23,7 @@ import contextlib
 import os
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from cache_server.store import layout
@@ -219,8 +219,7 @@ class Sealer:
 
     def _work(self, batch: list[Job], buffer: memoryview) -> None:
         for job in batch:
-            with _kept(job):
-                job.prepare(buffer)
+            _kept(job, job.prepare, buffer)
         good = [job for job in batch if job.error is None]
         try:
             self._record(good)
@@ -228,8 +227,7 @@ class Sealer:
             self._record_singly(good)
         for job in good:
             if job.error is None:
-                with _kept(job):
-                    job.finish()
+                _kept(job, job.finish)
 
     def _record(self, jobs: list[Job]) -> None:
         with self._records.transaction() as records:
@@ -239,14 +237,13 @@ class Sealer:
     def _record_singly(self, jobs: list[Job]) -> None:
         """A batch failed: let those through that can be (when space is short, a deletion still may)."""
         for job in jobs:
-            with _kept(job):
-                self._record([job])
+            _kept(job, self._record, [job])
 
 
-@contextlib.contextmanager
-def _kept(job: Job) -> Iterator[None]:
+def _kept(job: Job, step: Callable[..., None], *arguments: object) -> None:
+    """Do a step of a job; its error is kept with it."""
     try:
-        yield
+        step(*arguments)
     except OSError as error:
         job.error = error
 

@@ -14,6 +14,7 @@ from benchmarks.load.workloads import Kind, Workload
 from benchmarks.results import BenchError, WrongBytes
 from benchmarks.rows.scene import in_s3
 from benchmarks.sabotage import Sabotage
+from support.waiting import until
 
 DATA = DataSet(seed=3, count=4, object_bytes=256 << 10)
 WORKLOAD = Workload(Kind.EPOCHS, 64 << 10, seed=4)
@@ -51,10 +52,13 @@ def test_an_open_loop_charges_a_stall_to_every_call_that_had_to_wait(place):
 
 
 def test_a_closed_loop_sees_only_the_stall_itself(place):
-    reads = WORKLOAD.reads(DATA, 0, 1)
-    tally = closed_loop(Stalling(0.1), place, reads, seconds=0.2)
-    assert sum(each > 50e6 for each in tally.latencies_ns) <= 2
-    assert tally.payload_bytes == tally.operations * WORKLOAD.read_bytes
+    def late():
+        reads = WORKLOAD.reads(DATA, 0, 1)
+        tally = closed_loop(Stalling(0.1), place, reads, seconds=0.2)
+        assert tally.payload_bytes == tally.operations * WORKLOAD.read_bytes
+        return sum(each > 50e6 for each in tally.latencies_ns)
+
+    until(lambda: 1 <= late() <= 2)  # once others leave us the processors
 
 
 def test_a_crew_reads_together_again_and_again(place):
@@ -80,7 +84,7 @@ def test_a_wrong_byte_in_any_process_fails_the_run(place):
 def test_a_slow_target_shows(place):
     slow = Load(Sabotaged(Files(), Sabotage.SLOW), place, WORKLOAD, seconds=0.05)
     with Crew(slow, 1) as slowed, Crew(Load(Files(), place, WORKLOAD, seconds=0.05), 1) as crew:
-        assert together(slowed.run()).value < together(crew.run()).value / 5
+        until(lambda: together(slowed.run()).value < together(crew.run()).value / 5)
 
 
 def test_a_target_that_cannot_be_opened_or_read_fails_the_run(place):

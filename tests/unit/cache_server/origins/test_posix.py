@@ -25,7 +25,7 @@ def file(tmp_path: Path) -> Path:
 
 @pytest.fixture
 async def origin(file: Path) -> AsyncIterator[PosixOrigin]:
-    made = PosixOrigin(PosixOptions(f"file://{file.parent}/", concurrency=2, timeout_s=0.3))
+    made = PosixOrigin(PosixOptions(f"file://{file.parent}/", concurrency=2, timeout_s=60.0))
     yield made
     await made.close()
 
@@ -117,12 +117,13 @@ async def test_a_tree_that_hangs_is_unavailable_and_writes_no_more(
 
     monkeypatch.setattr(os, "preadv", preadv)
     monkeypatch.setattr(posix, "_GRACE_S", 0.05)
+    hasty = PosixOrigin(PosixOptions(f"file://{file.parent}/", concurrency=2, timeout_s=0.3))
     with pytest.raises(OriginUnavailable, match="within"):
-        await origin.fetch(Want(info, 0, info.size), target)
+        await hasty.fetch(Want(info, 0, info.size), target)
     hang.set()
     await asyncio.to_thread(done.wait, 30)
-    await origin.close()
-    for thread in origin._pool._threads:
+    await hasty.close()
+    for thread in hasty._pool._threads:
         await asyncio.to_thread(thread.join, 30)
     assert os.fstat(target.fd).st_size == 0
 

@@ -1,7 +1,7 @@
 """The read path, top to bottom.
 
     open(uri, range)
-      catalog    which version is current?              (memory, else one HEAD, shared)
+      catalog    which version is current?              (memory, else one HEAD or first GET, shared)
       for each shard the range touches:
         store      sealed here?                         -> the whole file, good for ever
         fill       being filled, or to be filled?       -> wait for the blocks of the range
@@ -20,6 +20,7 @@ from itertools import islice
 from cache_server.catalog import Catalog
 from cache_server.fill import Fill, FillTools
 from cache_server.fills import Fills
+from cache_server.first_reads import FirstReads
 from cache_server.flight import settled
 from cache_server.many_opens import ManyOpens, OneByOne
 from cache_server.metrics import Metrics
@@ -66,6 +67,7 @@ class Cache:
         self._many = ManyOpens(one, table, catalog, tools, metrics)
         self._readers = Readers(self._geometry.block_bytes)
         self._misses: Recent[str, str] = Recent(MISSES_OBJECTS)
+        self._first_reads = FirstReads(catalog, self._fills, tools, self._misses)
 
     # -- descriptions ------------------------------------------------------------------------------
 
@@ -88,11 +90,7 @@ class Cache:
     ) -> ListPage:
         """One page of a listing."""
         return await self._catalog.list_page(
-            prefix,
-            recursive=recursive,
-            token=token,
-            page_size=page_size,
-            forwarded=forwarded,
+            prefix, recursive=recursive, token=token, page_size=page_size, forwarded=forwarded
         )
 
     # -- the read path -----------------------------------------------------------------------------
@@ -127,7 +125,10 @@ class Cache:
             HotshardError: as the origin says.
         """
         mounted, address = self._table.of(uri)
-        info = await self._catalog.stat(address.uri, pinned=version, forwarded=forwarded)
+        begins = not offset and bool(length)
+        info = await self._first_reads.stat(
+            mounted, address.uri, pinned=version, forwarded=forwarded, begins=begins
+        )
         if version and version != info.version:
             raise StaleObject(f"{info.uri} changed: version {version} is gone", uri=info.uri)
         return await self._open(mounted, info, offset, length, forwarded=forwarded)

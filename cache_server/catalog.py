@@ -12,8 +12,10 @@ import asyncio
 import logging
 from bisect import bisect_right
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 from cache_server.flight import Flights, Spawn
 from cache_server.known import KnownSizes
@@ -44,6 +46,7 @@ class _Page:
     expires_s: float
 
 
+Ask = Callable[[], Coroutine[Any, Any, ObjectInfo]]
 _PageKey = tuple[str, bool, str]  # prefix, recursive, the origin's token
 
 
@@ -77,6 +80,8 @@ class Catalog:
         # How often something was forgotten. A question from before may have an answer from before: nobody
         # joins it any more, and its answer is not kept.
         self._epoch = 0
+        self.has_forgotten = False
+        """Whether something that was described to somebody may be unknown by now."""
 
     def fresh(self, uri: str) -> tuple[ObjectInfo, float] | None:
         """What is known of the object and for how many seconds; None: it must be asked for."""
@@ -104,7 +109,17 @@ class Catalog:
         known = self.fresh(uri)
         return known[1] if known else 0.0
 
-    async def stat(self, uri: str, *, pinned: str = "", forwarded: bool = False) -> ObjectInfo:
+    def unheard(self, uri: str) -> bool:
+        """Whether nothing is known of an object, and nobody is asking what it is."""
+        return uri not in self._entries and (uri, False, self._epoch) not in self._stats
+
+    def dataset(self, uri: str) -> str:
+        """Which dataset an object belongs to."""
+        return self._sizes.dataset(uri)
+
+    async def stat(
+        self, uri: str, *, pinned: str = "", forwarded: bool = False, ask: Ask | None = None
+    ) -> ObjectInfo:
         """Describe an object.
 
         Args:
@@ -112,6 +127,7 @@ class Catalog:
             pinned: the version the caller holds. If that is the last one known, it is not checked again:
                 the caller's reads carry it to the origin (If-Match), which tells when it is gone.
             forwarded: another member of the cluster asks us, as the owner of the answer.
+            ask: how to ask, if it has to be asked for; else with the `stat` of its origin.
         """
         known = self.fresh(uri)
         if known is not None:
@@ -127,7 +143,10 @@ class Catalog:
             if entry.info is None and entry.expires_s > self._clock():
                 raise NotFound(f"{uri}: no such object", uri=uri)
         return await self._stats.join(
-            (uri, forwarded, self._epoch), lambda: self._ask(mounted, uri, forwarded=forwarded)
+            (uri, forwarded, self._epoch),
+            lambda: self._ask(
+                mounted, uri, ask or partial(mounted.for_asker(forwarded=forwarded).stat, uri)
+            ),
         )
 
     async def stat_many(self, uris: Sequence[str]) -> list[ObjectInfo | HotshardError]:
@@ -197,10 +216,10 @@ class Catalog:
             self._drop(known)
         return len(below)
 
-    async def _ask(self, mounted: Mounted, uri: str, *, forwarded: bool) -> ObjectInfo:
+    async def _ask(self, mounted: Mounted, uri: str, ask: Ask) -> ObjectInfo:
         epoch = self._epoch
         try:
-            info = await mounted.for_asker(forwarded=forwarded).stat(uri)
+            info = await ask()
         except NotFound:
             self._learn(uri, None, NEGATIVE_TTL_S, epoch)
             raise
@@ -233,6 +252,7 @@ class Catalog:
             prefix, recursive=recursive, token=token, page_size=ORIGIN_PAGE
         )
         if epoch != self._epoch:
+            self.has_forgotten = True
             return page
         for info in page.objects:
             self._learn(info.uri, info, mounted.freshness_s)
@@ -253,6 +273,7 @@ class Catalog:
     ) -> None:
         """Believe it for so long, if nothing was forgotten since `epoch`."""
         if epoch not in (None, self._epoch):
+            self.has_forgotten = True
             return
         now_s = self._clock()
         before, size = self._entries.get(uri), 0 if info is None else info.size
@@ -267,7 +288,8 @@ class Catalog:
 
     def _drop(self, uri: str) -> bool:
         dropped = self._entries.pop(uri, None)
-        if dropped is not None and dropped.info is not None and dropped.info.size:
+        if dropped is not None and dropped.info is not None:
+            self.has_forgotten = True
             self._sizes.add(uri, -dropped.info.size)
         return dropped is not None
 

@@ -12,7 +12,7 @@ from cache_server.recent import Recent
 from cache_server.store.options import ShardReport
 from cache_server.store.shard import ShardKey
 from cache_server.store.verify import Sums
-from cache_server.whole_fill import WholeFill
+from cache_server.whole_fill import Arrived, WholeFill
 from hotshard.core.blocks import runs
 from hotshard.core.objects import ObjectInfo
 
@@ -46,13 +46,21 @@ class Fills:
         fill = self._fills.get(digest)
         return None if fill is None or fill.closed else fill
 
-    def start(self, mounted: Mounted, info: ObjectInfo, key: ShardKey, *, demand: bool) -> Fill:
-        """Begin to fill a shard that has no fill."""
+    def start(
+        self,
+        mounted: Mounted,
+        info: ObjectInfo,
+        key: ShardKey,
+        *,
+        demand: bool,
+        arrived: Arrived | None = None,
+    ) -> Fill:
+        """Begin to fill a shard that has no fill; `arrived`: all of it is there, and to be sealed."""
         fill: Fill
         if self._tools.geometry.block_count(key.size) > 1:
             fill = BlockFill(key, info, mounted, self._tools)
         else:
-            fill = WholeFill(key, info, mounted, self._tools, demand=demand)
+            fill = WholeFill(key, info, mounted, self._tools, demand=demand, arrived=arrived)
         self._fills[key.digest] = fill
         self._bytes += key.size
         fill.sealed.add_done_callback(partial(self._ended, fill))

@@ -71,6 +71,10 @@ class Flights(Generic[Key, Value]):
         self._spawn = spawn
         self._flights: dict[Key, asyncio.Future[Value]] = {}
 
+    def __contains__(self, key: Key) -> bool:
+        """Whether there is one for `key`."""
+        return key in self._flights
+
     async def join(self, key: Key, work: Callable[[], Coroutine[Any, Any, Value]]) -> Value:
         """Take part in the flight for `key`, starting it if there is none."""
         landed = self._flights.get(key)

@@ -25,14 +25,19 @@ class KnownSizes:
 
     def add(self, uri: str, size: int) -> None:
         """An object is known now; a negative size: no longer."""
+        dataset = self.dataset(uri)
+        left = self._bytes[dataset] + size
+        if left:
+            self._bytes[dataset] = left
+        else:
+            del self._bytes[dataset]
+
+    def dataset(self, uri: str) -> str:
+        """The name of an object's dataset."""
         directory = uri[: uri.rfind("/") + 1]
         dataset = self._by_directory.get(directory)
         if dataset is None:
             if len(self._by_directory) >= _DIRECTORIES_MAX:
                 self._by_directory.clear()
             dataset = self._by_directory[directory] = self._dataset_of(uri)
-        left = self._bytes[dataset] + size
-        if left:
-            self._bytes[dataset] = left
-        else:
-            del self._bytes[dataset]
+        return dataset

@@ -49,6 +49,7 @@ async def open_origin(
         origin.immutable,
         origin.strict,
         quick=opened if isinstance(opened, S3Origin) else None,
+        first=opened if isinstance(opened, S3Origin) else None,
     )
 
 

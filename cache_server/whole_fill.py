@@ -9,6 +9,7 @@ has to wait, fails in a way that may pass, or is traced (spans are of tasks), go
 import asyncio
 import time
 from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
 from typing import Any
 
 from cache_server import scope
@@ -19,9 +20,18 @@ from cache_server.origins.origin import Fetched, Interrupted, QuickOrigin, Targe
 from cache_server.origins.table import Mounted
 from cache_server.store.shard import ShardKey
 from cache_server.store.verify import Sums
+from cache_server.store.volume import Partial
 from hotshard.core.checksum import Algorithm, Checksum
 from hotshard.core.objects import ObjectInfo
 from hotshard.openfile import OpenFile
+
+
+@dataclass(frozen=True, slots=True)
+class Arrived:
+    """All of a shard, in its file before there was a fill for it."""
+
+    partial: Partial
+    fetched: Fetched
 
 
 class WholeFill(Fill):
@@ -39,10 +49,15 @@ class WholeFill(Fill):
         tools: FillTools,
         *,
         demand: bool,
+        arrived: Arrived | None = None,
     ) -> None:
         super().__init__(key, info, mounted, tools)
         self._flight = BlockFlight(demand=demand, forwarded=False)
         self._scope, self._begun_s = scope.current(), 0.0
+        if arrived is not None:
+            self._partial = arrived.partial
+            self._arrived(arrived.fetched)
+            return
         traced = self._scope is not None and self._scope.tracer is not None
         peers = mounted.peers
         at_once = peers is None or peers.nobody_first(key.digest)
@@ -120,11 +135,15 @@ class WholeFill(Fill):
         if not isinstance(outcome, Fetched):
             self._tools.spawn(self._close(self._reason(outcome)))
             return
+        self._arrived(outcome)
+
+    def _arrived(self, fetched: Fetched) -> None:
+        """The bytes are in the file."""
         self._tools.on_bytes(self.key.uri, "origin", self.key.size)
-        assert self._partial is not None, "_granted() has made it"
+        assert self._partial is not None, "they are in its file"
         partial, self._partial = self._partial, None  # the store disposes of it, come what may
-        sums, whole = [outcome.checksum], self._whole(outcome)
-        self._tools.store.seal_soon(partial, sums, outcome.algorithm, whole, self._was_sealed)
+        sums, whole = [fetched.checksum], self._whole(fetched)
+        self._tools.store.seal_soon(partial, sums, fetched.algorithm, whole, self._was_sealed)
 
     def _was_sealed(self, outcome: OpenFile | Exception) -> None:
         if isinstance(outcome, Exception):

@@ -92,6 +92,7 @@ class ClusterNode:
             source=guarded,
             peers=self._blocks,
             quick=alone.quick and GuardedQuick(alone.quick, guarded),
+            first=None,
             metadata_ttl_s=alone.metadata_ttl_s / 2,
         )
 

@@ -133,6 +133,29 @@ class QuickOrigin(Protocol):
         """
 
 
+@dataclass(frozen=True, slots=True)
+class First:
+    """What is known of an object that was asked for by its name alone."""
+
+    info: ObjectInfo
+    fetched: Fetched | None
+    """All of its bytes, written; None: they are more than was allowed, or came to nothing."""
+
+
+class FirstOrigin(Protocol):
+    """An origin that can describe an object and give its bytes in one request."""
+
+    async def fetch_first(self, uri: str, target: Target, length_max: int) -> First:
+        """Describe an object, and write all of it into the target if it is no larger than that.
+
+        When it has returned or raised (cancellation included), nothing writes to the target any more.
+
+        Raises:
+            HotshardError: as `stat` does.
+            OSError: the target could not be written.
+        """
+
+
 class PeerBlocks(Protocol):
     """The other members of a cluster, as a place where blocks may be."""
 

@@ -20,6 +20,7 @@ from typing import Any, TypeVar
 
 from cache_server.origins.origin import (
     Fetched,
+    First,
     Interrupted,
     Landed,
     ListPage,
@@ -43,7 +44,8 @@ from cache_server.origins.s3_replies import (
 )
 from cache_server.origins.threads import Threads
 from cache_server.origins.transfer import FileSink, TargetFailed, Transfer, in_thread
-from cache_server.origins.tries import Transient, Tries
+from cache_server.origins.tries import Transient, Tries, counted
+from cache_server.scope import step
 from hotshard.core.checksum import Checksum, checksum
 from hotshard.core.errors import (
     InvalidRequest,
@@ -104,9 +106,14 @@ class S3Origin:
 
     async def stat(self, uri: str) -> ObjectInfo:
         """Describe one object."""
+        return await self._stat(uri, None)
+
+    async def _stat(self, uri: str, failed: Transient | None) -> ObjectInfo:
         subject = Subject(uri, self._bucket, pinned=False)
         key = self._key(uri)
-        headers = await self._tries.until_done("HEAD", uri, lambda: self._head(subject, key, {}))
+        headers = await self._tries.until_done(
+            "HEAD", uri, lambda: self._head(subject, key, {}), failed=failed
+        )
         try:
             return object_info(uri, headers)
         except Unexpected as error:
@@ -155,6 +162,30 @@ class S3Origin:
         subject = Subject(info.uri, self._bucket, pinned=True)
         return await self._get_retried(subject, want, target, None)
 
+    async def fetch_first(self, uri: str, target: Target, length_max: int) -> First:
+        """Describe an object, and write all of it if it is not too large (FirstOrigin).
+
+        One try; when it fails in a way that may pass, it is described as `stat` does, which tries on.
+        """
+        subject = Subject(uri, self._bucket, pinned=False)
+        key = self._key(uri)
+        failed: Transient | None = None
+        if await self._ready(subject):
+            try:
+                async with self.pace.turn():
+                    with (
+                        counted(self._on_request, "GET") as payload,
+                        step("origin", "GET", uri=uri),
+                    ):
+                        first = await self._first(subject, key, target, length_max)
+                        payload.size = first.info.size if first.fetched else 0
+            except Transient as error:
+                failed = error
+            else:
+                self._tries.succeeded()
+                return first
+        return First(await self._stat(uri, failed), None)
+
     def begin_fetch(
         self, want: Want, target: Target, landed: Landed, limit_s: float = math.inf
     ) -> bool:
@@ -197,7 +228,7 @@ class S3Origin:
         seconds = time.monotonic() - began
         if isinstance(outcome, Fetched):
             try:
-                fetched = _verified(want, outcome)
+                fetched = _verified(want.info.uri, outcome)
             except Transient as error:
                 outcome = error
             else:
@@ -246,13 +277,24 @@ class S3Origin:
             ask = Ask(key, subject, await self._client.keys(subject))
             try:
                 fetched = await self._on_engine(lambda engine: engine.get(ask, want, target))
-                return _verified(want, fetched)
+                return _verified(want.info.uri, fetched)
             except Unexpected:
                 self._resolved = False
         last = want.offset + want.length - 1
         query = {"IfMatch": if_match(want.info), "Range": f"bytes={want.offset}-{last}"}
         async with self._client.get(subject, key, **query) as (answer, pieces):
             return await self._save(answer, pieces, want, target)
+
+    async def _first(self, subject: Subject, key: str, target: Target, length_max: int) -> First:
+        ask = Ask(key, subject, await self._client.keys(subject))
+        try:
+            first = await self._on_engine(lambda engine: engine.get_first(ask, target, length_max))
+        except Unexpected as error:
+            self._resolved = False
+            raise Transient(str(error)) from error
+        if first.fetched is not None:
+            _verified(subject.uri, first.fetched)
+        return first
 
     async def _save(
         self, answer: Answer, pieces: AsyncIterator[bytes], want: Want, target: Target
@@ -337,8 +379,8 @@ def _reactor_count() -> int:
     return min(_REACTORS_MAX, max(_REACTORS_MIN, cpus // 4))
 
 
-def _verified(want: Want, fetched: Fetched) -> Fetched:
+def _verified(uri: str, fetched: Fetched) -> Fetched:
     """Compare a whole object with the checksum that came with it."""
     if fetched.whole and fetched.whole.value != fetched.checksum:
-        raise Transient(f"the bytes of {want.info.uri} do not match the checksum S3 sent with them")
+        raise Transient(f"the bytes of {uri} do not match the checksum S3 sent with them")
     return fetched

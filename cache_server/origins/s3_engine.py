@@ -12,10 +12,11 @@ import time
 from collections import deque
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
+from http import HTTPStatus
 from typing import Any
 
 from cache_server.origins.http1 import Head
-from cache_server.origins.origin import Fetched, Landed, Target, Want
+from cache_server.origins.origin import Fetched, First, Landed, Target, Want
 from cache_server.origins.s3_connection import (
     Connection,
     Endpoint,
@@ -31,14 +32,16 @@ from cache_server.origins.s3_replies import (
     check_range,
     failure,
     if_match,
+    object_info,
     refusal,
     whole_checksum,
 )
 from cache_server.origins.sigv4 import Keys, encoded_key
 from cache_server.origins.transfer import FileSink, Transfer
 from cache_server.origins.tries import Transient
-from hotshard.core.checksum import Checksum
+from hotshard.core.checksum import Algorithm, Checksum
 from hotshard.core.errors import HotshardError
+from hotshard.core.objects import ObjectInfo
 
 _IDLE_S = 15.0  # S3 closes idle connections after about 20
 _BYTES_PER_S_MIN = 256 << 10  # slower than this, a transfer is given up
@@ -91,6 +94,20 @@ class Engine:
         limit_s = min(limit_s, self._limit_s(want.length))
         await self._exchange(self._get_request(ask, want), arrival.answer, limit_s)
         return arrival.fetched()
+
+    async def get_first(self, ask: Ask, target: Target, length_max: int) -> First:
+        """GET all of an object, whatever its version, if it is not too large; raises as `get` does.
+
+        Without a range: then S3 sends its checksum along, and an empty object is no error. Of one that is
+        too large the head is read, and the connection given up.
+        """
+        arrival = _FirstArrival(ask.subject, target, length_max)
+        request = self._request("GET", ask, {"x-amz-checksum-mode": "ENABLED"})
+        try:
+            await self._exchange(request, arrival.answer, self._limit_s(length_max))
+        except _TooLarge as found:
+            return First(found.info, None)
+        return arrival.first()
 
     def begin_get(
         self, ask: Ask, want: Want, target: Target, limit_s: float, landed: Landed
@@ -212,6 +229,46 @@ class _Answer:
         if self._head.status not in _SUCCESS:
             raise _refused(self._head, bytes(self._error), self._subject)
         return self._head
+
+
+class _TooLarge(Unexpected):
+    """An object for which there is no room; nothing of it was written."""
+
+    def __init__(self, info: ObjectInfo) -> None:
+        super().__init__()
+        self.info = info
+
+
+class _FirstArrival:
+    """An object of which only the name was known, on its way into the target."""
+
+    def __init__(self, subject: Subject, target: Target, length_max: int) -> None:
+        self.answer = _Answer(subject, self._accept)
+        self._uri = subject.uri
+        self._target = target
+        self._length_max = length_max
+        self._info: ObjectInfo
+        self._whole: Checksum | None = None
+        self._sink: FileSink
+
+    def _accept(self, head: Head) -> Sink:
+        if head.status != HTTPStatus.OK:
+            raise Unexpected(f"status {head.status} for all of an object")
+        self._info = object_info(self._uri, head.headers)
+        if self._info.size > self._length_max:
+            raise _TooLarge(self._info)
+        self._whole = whole_checksum(head.headers)
+        algorithm = self._whole.algorithm if self._whole else Algorithm.XXH3_64
+        self._sink = FileSink(self._target, algorithm, Transfer())
+        if self._info.size:
+            self._sink.allocate(self._info.size)
+        return self._sink
+
+    def first(self) -> First:
+        """What has come; raises what the answer means if it was none of success."""
+        self.answer.success()
+        fetched = Fetched(self._sink.sum.value(), self._sink.algorithm, self._whole)
+        return First(self._info, fetched)
 
 
 class _Arrival:

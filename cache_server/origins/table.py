@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from cache_server.origins.origin import Origin, PeerBlocks, QuickOrigin
+from cache_server.origins.origin import FirstOrigin, Origin, PeerBlocks, QuickOrigin
 from hotshard.core.errors import PermissionDenied
 from hotshard.core.uri import Address, parse
 
@@ -27,6 +27,9 @@ class Mounted:
     """In a cluster: where blocks are asked for before the origin."""
     quick: QuickOrigin | None = None
     """The origin, if it can begin to fetch at once."""
+    first: FirstOrigin | None = None
+    """The origin, if it can describe and fetch at once. Not in a cluster, where one member is asked what an
+    object is, and perhaps another one for its bytes."""
 
     def for_asker(self, *, forwarded: bool) -> Origin:
         """Whom to ask: a question that a member has passed on is not passed on again."""

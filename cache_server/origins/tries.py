@@ -9,6 +9,7 @@ import random
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import TypeVar
 
 from cache_server.origins.origin import OnRequest
@@ -33,13 +34,21 @@ class Transient(Exception):
         """It failed because there are too many requests."""
 
 
+@dataclass(slots=True)
+class Payload:
+    """How many bytes a try brings, if it succeeds."""
+
+    size: int
+
+
 @contextmanager
-def counted(on_request: OnRequest, verb: str, payload_bytes: int = 0) -> Iterator[None]:
+def counted(on_request: OnRequest, verb: str, payload_bytes: int = 0) -> Iterator[Payload]:
     """Around one try: tells how it ended. The error of a target comes out as the OSError it is."""
+    payload = Payload(payload_bytes)
     began = time.monotonic()
     outcome = "cancelled"
     try:
-        yield
+        yield payload
         outcome = "ok"
     except Transient:
         outcome = "retry"
@@ -51,7 +60,7 @@ def counted(on_request: OnRequest, verb: str, payload_bytes: int = 0) -> Iterato
         outcome = code_name(error).lower()
         raise
     finally:
-        size = payload_bytes if outcome == "ok" else 0
+        size = payload.size if outcome == "ok" else 0
         on_request(verb, outcome, time.monotonic() - began, size)
 
 

@@ -80,6 +80,16 @@ class Admission:
         self._drops.look_ahead(volumes[0])
         return volumes[0] if volumes[0].fits(footprint(key.size)) else None
 
+    async def with_room(self, key: ShardKey) -> Volume | None:
+        """The first disk, in the order of a shard, that has room now."""
+        need_bytes = footprint(key.size)
+        for volume in self._disks.ranked(key.digest):
+            if self._drops.is_time_to_look(volume):
+                await self._drops.look(volume)
+            if not volume.dead and volume.fits(need_bytes):
+                return volume
+        return None
+
     def refusal(self, key: ShardKey) -> NoSpace:
         """Why no disk takes a shard."""
         if _home(self._disks.ready(), footprint(key.size)) is None:

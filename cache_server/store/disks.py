@@ -83,6 +83,8 @@ class Disks:
         self._events = events
         self._shelf = shelf
         self._index = shelf.index
+        self.found_shards = False
+        """Whether a disk, when it was opened, ever had a shard on it."""
 
     async def start(self) -> None:
         """Open all; raises ConfigError when a directory is in use, or none works and one is required."""
@@ -256,6 +258,7 @@ class Disks:
             rows = await self._shelf.run(partial(volume.records.load, rows[-1].row))
 
     def _adopt_one(self, disk: Disk, volume: Volume, row: Row) -> None:
+        self.found_shards = True
         there = self._index.get(row.digest)
         verified = row.generation == volume.generation
         if there is None:

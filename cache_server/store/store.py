@@ -21,6 +21,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 
 from cache_server.store.admission import Admission
+from cache_server.store.beginning import Beginnings
 from cache_server.store.blanks import Blanks
 from cache_server.store.disks import Disks
 from cache_server.store.drops import Drops
@@ -79,9 +80,9 @@ class Store:
             events=events,
             shelf=self._shelf,
         )
-        self._blanks = Blanks(self._shelf)
         self._drops = Drops(self._shelf, self._disks, events)
         self._admission = Admission(self._shelf, self._disks, self._drops, options.dataset_of)
+        self._beginnings = Beginnings(self._admission, self._disks, Blanks(self._shelf))
         self._opener = Opener(self._shelf, self._disks, self._drops)
         self._pinning = Pinning(self._shelf, self._disks, self._drops)
         self._scrubber = Scrubber(self._shelf, self._disks, self._drops)
@@ -185,32 +186,19 @@ class Store:
             NoSpace: no disk has room, or works.
             NotAdmitted: there is room only in place of what is worth more.
         """
-        need_bytes = footprint(key.size)
-        newcomer = self._admission.newcomer(key)
-        for volume in newcomer.volumes:
-            if not await self._admission.reserve(volume, newcomer):
-                continue
-            blank = None
-            try:
-                blank = await self._blanks.one(volume)
-            except OSError as error:
-                logger.warning("%s: cannot create a file: %s", volume.path, error)
-                self._disks.failed(volume, error)
-            finally:
-                if blank is None:
-                    volume.partial_bytes -= need_bytes
-            if blank is not None:
-                return Partial(key, blank.file, blank.reader, blank.path, volume)
-        raise self._admission.refusal(key)
+        return await self._beginnings.one(key)
 
     def begin_now(self, key: ShardKey) -> Partial | None:
         """`begin`, if room and a blank file are at hand; None: await `begin`."""
-        volume = self._admission.roomy(key)
-        blank = self._blanks.at_hand(volume) if volume is not None else None
-        if volume is None or blank is None:
-            return None
-        volume.partial_bytes += footprint(key.size)
-        return Partial(key, blank.file, blank.reader, blank.path, volume)
+        return self._beginnings.at_hand(key)
+
+    async def begin_unnamed(self, uri: str, size_max: int) -> Partial | None:
+        """A file for what is at most so large, if there is room to spare; `name` it before it is sealed."""
+        return await self._beginnings.unnamed(uri, size_max)
+
+    def name(self, partial_: Partial, key: ShardKey) -> None:
+        """Say which shard a file is that was begun without."""
+        self._beginnings.name(partial_, key)
 
     async def seal(
         self,
@@ -359,6 +347,11 @@ class Store:
     async def evict(self, uri_prefix: str, *, include_pinned: bool) -> tuple[int, int]:
         """Drop an object, or what is below a prefix that ends in "/"; (shards, bytes)."""
         return await self._pinning.evict(uri_prefix, include_pinned=include_pinned)
+
+    @property
+    def found_shards(self) -> bool:
+        """Whether there is, or was, anything sealed here that this process has not sealed itself."""
+        return self._disks.found_shards
 
     async def recall(self, uri: str) -> ObjectInfo | None:
         """What is known of an object of which shards are sealed here: for when the origin is away."""

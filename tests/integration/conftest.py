@@ -43,6 +43,13 @@ def origin_bytes(node: CacheProcess) -> int:
     )
 
 
+def origin_requests(node: CacheProcess, verb: str) -> int:
+    """How many requests of a kind the origins were asked since the start."""
+    counters = node.counters().items()
+    name = "hotshard_origin_requests_total"
+    return int(sum(v for k, v in counters if k.startswith(name) and f'verb="{verb}"' in k))
+
+
 def sealed_shards(node: CacheProcess) -> int:
     """How many sealed shards its disks hold."""
     return sum(int(disk["sealed_shards"]) for disk in json.loads(node.get("/status")[1])["disks"])

@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 import hotshard
-from integration.conftest import origin_bytes, sealed_shards
+from integration.conftest import origin_bytes, origin_requests, sealed_shards
 from support.content import content, digest
 
 MIB = 1 << 20
@@ -72,6 +72,26 @@ def test_32_readers_of_one_cold_object_are_one_read_of_the_origin(bucket, node):
     with ThreadPoolExecutor(32) as pool:
         assert set(pool.map(read, range(32))) == {digest(body)}
     assert origin_bytes(node) == len(body)
+
+
+def test_small_objects_read_without_a_listing_cost_one_request_each(bucket, node):
+    """And 32 readers of each are one reader to the origin."""
+    boto, name = bucket
+    bodies = {f"s3://{name}/small/{i}": content(50_000 + i, seed=i) for i in range(12)}
+    for uri, body in bodies.items():
+        boto.put_object(Bucket=name, Key=uri.removeprefix(f"s3://{name}/"), Body=body)
+    start = threading.Barrier(32)
+
+    def read(_: int) -> list[bool]:
+        with hotshard.connect(node.address) as cache:
+            start.wait()
+            return [cache.read(uri) == body for uri, body in bodies.items()]
+
+    with ThreadPoolExecutor(32) as pool:
+        assert all(all(right) for right in pool.map(read, range(32)))
+    assert origin_bytes(node) == sum(map(len, bodies.values()))
+    assert origin_requests(node, "GET") == len(bodies)
+    assert origin_requests(node, "HEAD") < len(bodies)
 
 
 async def test_cancelled_readers_disturb_no_other(bucket, node):

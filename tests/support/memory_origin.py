@@ -11,7 +11,15 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from cache_server.origins.origin import Fetched, Interrupted, Landed, ListPage, Target, Want
+from cache_server.origins.origin import (
+    Fetched,
+    First,
+    Interrupted,
+    Landed,
+    ListPage,
+    Target,
+    Want,
+)
 from hotshard.core.checksum import Checksum, checksum
 from hotshard.core.errors import HotshardError, NotFound, StaleObject
 from hotshard.core.objects import ObjectInfo
@@ -30,6 +38,8 @@ class MemoryOrigin:
     before_fetch: Callable[[Want, Target], None] | None = None
     gate: asyncio.Event | None = None
     """While set and clear, fetches wait here."""
+    first_fails: bool = False
+    """First fetches bring a description and no bytes, as after a failure that may pass."""
     fetching: int = 0
     fetching_max: int = 0
 
@@ -75,6 +85,18 @@ class MemoryOrigin:
     async def whole_checksum(self, info: ObjectInfo) -> Checksum | None:
         return None
 
+    async def fetch_first(self, uri: str, target: Target, length_max: int) -> First:
+        self.asked["FIRST"] += 1
+        if self.gate is not None:
+            await self.gate.wait()
+        self._check_up()
+        if uri not in self.objects:
+            raise NotFound(f"{uri}: no such object", uri=uri)
+        info = self.info(uri)
+        if info.size > length_max or self.first_fails:
+            return First(info, None)
+        return First(info, self._write(Want(info, 0, info.size), target))
+
     async def fetch(self, want: Want, target: Target) -> Fetched:
         self.asked["GET"] += 1
         self.fetching += 1
@@ -83,18 +105,21 @@ class MemoryOrigin:
             if self.gate is not None:
                 await self.gate.wait()
             self._check_up()
-            if self.before_fetch is not None:
-                self.before_fetch(want, target)
-            uri = want.info.uri
-            if uri not in self.objects or self.info(uri).version != want.info.version:
-                raise StaleObject(f"{uri} changed", uri=uri)
-            data = self.objects[uri][1][want.offset : want.offset + want.length]
-            os.pwrite(target.fd, data, target.file_offset)
-            self.fetched_bytes += len(data)
-            self.fetched.append((uri, want.offset, len(data)))
-            return Fetched(checksum(want.algorithm, data), want.algorithm)
+            return self._write(want, target)
         finally:
             self.fetching -= 1
+
+    def _write(self, want: Want, target: Target) -> Fetched:
+        if self.before_fetch is not None:
+            self.before_fetch(want, target)
+        uri = want.info.uri
+        if uri not in self.objects or self.info(uri).version != want.info.version:
+            raise StaleObject(f"{uri} changed", uri=uri)
+        data = self.objects[uri][1][want.offset : want.offset + want.length]
+        os.pwrite(target.fd, data, target.file_offset)
+        self.fetched_bytes += len(data)
+        self.fetched.append((uri, want.offset, len(data)))
+        return Fetched(checksum(want.algorithm, data), want.algorithm)
 
     async def close(self) -> None:
         """Nothing to do."""

@@ -96,6 +96,10 @@ def log_lines(node):
         return [json.loads(line) for line in file if line.startswith("{")]
 
 
+def logged(node, request_id):
+    return request_id in {line.get("request") for line in log_lines(node)}
+
+
 def slow(node):
     return [line for line in log_lines(node) if line["message"] == "slow request"]
 
@@ -105,9 +109,13 @@ def test_one_read_has_one_id_on_both_nodes_and_is_one_trace(pair, collector):
     with hotshard.connect(one.address) as cache:
         for uri in uris:
             assert len(cache.read(uri)) == 50_000
-    asked = {line["request"]: line for line in slow(one) if line["method"] == "open"}
-    assert len(asked) == OBJECTS
-    answered = [line for line in slow(two) if line["method"] == "read"]
+
+    def opens():
+        return {line["request"]: line for line in slow(one) if line["method"] == "open"}
+
+    until(lambda: len(opens()) == OBJECTS)
+    asked = opens()
+    answered = until(lambda: [line for line in slow(two) if line["method"] == "read"])
     assert {line["request"] for line in answered} <= set(asked)
     assert {line["code"] for line in answered} <= {"ok", "not_cached"}, (
         "it may be asked before the origin"
@@ -141,10 +149,10 @@ def test_a_refusal_carries_the_id_to_the_reader(pair):
     with hotshard.connect(one.address) as cache, pytest.raises(hotshard.NotFound) as caught:
         cache.read(uris[0] + "-not-there")
     assert len(caught.value.request_id) == 16
-    assert caught.value.request_id in {line.get("request") for line in log_lines(one)}
+    until(lambda: logged(one, caught.value.request_id))
     with hotshard.connect(grpc_of(one)) as cache, pytest.raises(hotshard.NotFound) as caught:
         cache.stat(uris[0] + "-neither")
-    assert caught.value.request_id in {line.get("request") for line in log_lines(one)}
+    until(lambda: logged(one, caught.value.request_id))
 
 
 def grpc_of(node):

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import IO
 
-STOP_TIMEOUT_S = 10.0
+STOP_TIMEOUT_S = 30.0
 
 # Asks the kernel for a signal when the parent dies, then becomes the program. Not a preexec_fn: those run
 # between fork and exec of a process that has threads.

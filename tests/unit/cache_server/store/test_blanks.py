@@ -2,6 +2,9 @@
 
 import asyncio
 import os
+import resource
+
+import pytest
 
 from cache_server.store import drops
 from cache_server.store.volume import BLANKS
@@ -35,13 +38,17 @@ async def test_beginning_at_once_needs_a_blank_file_and_room(tmp_path):
     await store.close()
 
 
-async def test_several_hundred_are_kept_at_hand_once_they_are_used(tmp_path):
+@pytest.mark.parametrize(("open_files", "kept"), [(1024, 32), (65_536, 192), (-1, 192)])
+async def test_as_many_are_kept_at_hand_as_a_burst_takes_and_open_files_allow(
+    tmp_path, monkeypatch, open_files, kept
+):
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (open_files, open_files))
     store = new_store(tmp_path)
     await store.start()
-    for i in range(4):
+    for i in range(6):
         await store.begin(make_key(f"s3://b/{i}", 10))
         await until(lambda: store._disks.all[0].volume.blanking is None)
-    assert store._disks.all[0].volume.blanks >= 3 * BLANKS
+    assert kept <= store._disks.all[0].volume.blanks < kept + BLANKS
     await store.close()
 
 

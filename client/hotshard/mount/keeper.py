@@ -38,7 +38,7 @@ DELAY_MAX_S = 5.0
 LOAD_TIMEOUT_S = 20.0
 FIRST_BEAT_S = 60.0  # on a starved machine; killing a reader that loads makes the next one load
 KILL_TIMEOUT_S = 1.0
-EXIT_TIMEOUT_S = 1.0
+EXIT_TIMEOUT_S = 15.0  # of the reader, when the mount has ended; nobody waits for it but the keeper
 HOLDERS_SAID_MAX = 5
 HEEDED = (signal.SIGHUP, signal.SIGTERM, signal.SIGINT)
 
@@ -185,8 +185,8 @@ class Keeper:
             if child is not None:
                 child.kill()
 
-    def close(self) -> None:
-        """End the readers, within limits, and collect what they leave behind.
+    def close(self, patience_s: float = KILL_TIMEOUT_S) -> None:
+        """End the readers and collect what they leave behind; waits twice for so long at most.
 
         One that has seen the mount end is about to exit; where nobody adopts what a program leaves behind,
         as in many containers, it would stay a zombie.
@@ -195,9 +195,9 @@ class Keeper:
             self._successor.kill()
         for child in (self._reader, self._successor):
             if child is not None:
-                if not child.exited(EXIT_TIMEOUT_S):
+                if not child.exited(patience_s):
                     child.kill()
-                    child.exited(KILL_TIMEOUT_S)
+                    child.exited(patience_s)
                 child.close()
         self._reader = self._successor = None
 
@@ -377,7 +377,7 @@ def main(argv: list[str]) -> int:
     if len(argv) > 5:
         keeper.adopt(int(argv[5]), socket.socket(fileno=int(argv[6])))
     keeper.run()
-    keeper.close()
+    keeper.close(EXIT_TIMEOUT_S)
     return 0
 
 

@@ -1,11 +1,11 @@
 """One persistent connection to S3 on a reactor's loop.
 
 Payload is received into a buffer, handed to a receiver and overwritten: it never becomes a bytes object.
-A small body is gathered in the connection's own buffer, until that is full or the body complete. Of a large
-one, on plain TCP, the kernel is asked to gather a piece (SO_RCVLOWAT), which is received into a buffer that
-all connections of the thread share, and handed on at once: fewer wake-ups, and the memory that a piece
-goes through stays in the processor's cache. A request ends in its receiver having had the whole answer, or
-in a Transient; after that the receiver is called no more.
+A small body is gathered in the connection's own buffer, until that is full or the body complete. Of a
+large one, on plain TCP, the kernel is asked to gather a piece (SO_RCVLOWAT), which is received into a
+buffer that all connections of the thread share, and handed on at once, but for what does not fill 64 KiB:
+fewer wake-ups, and the memory that a piece goes through stays in the processor's cache. A request ends in
+its receiver having had the whole answer, or in a Transient; after that the receiver is called no more.
 """
 
 import asyncio
@@ -25,10 +25,11 @@ from cache_server.origins.tries import Transient
 from hotshard.core.errors import HotshardError, OriginUnavailable
 
 BUFFER_BYTES = 256 << 10  # a small object fits, and every connection has one (docs/adr/0002)
-SHARED_BYTES = 512 << 10
-_LOW_WATER_BYTES = 256 << 10  # half of what there is room for: docs/adr/0009
+SHARED_BYTES = 1 << 20
+_LOW_WATER_BYTES = 512 << 10  # half of what there is room for: docs/adr/0009
 _PIECES_IN_WINDOW = 8  # in what the kernel allows a connection to hold, overhead included
 _LARGE_BYTES = 1 << 20  # bodies that are worth the calls that set the low-water mark
+_ALIGNED_BYTES = 64 << 10  # pieces end at multiples of it: the page cache takes those for less
 _LOOK_AGAIN_S = 0.05  # for what waited below the mark to be received, once the mark is gone
 _ADDRESSES_MAX = 3
 
@@ -92,6 +93,7 @@ class Connection(asyncio.BufferedProtocol):
         self._buffer = bytearray(BUFFER_BYTES)
         self._own = self._view = memoryview(self._buffer)
         self._shared = shared
+        self._large = False  # the body goes through the shared buffer
         self._low_water = 1  # how much has to be there before the kernel wakes us up
         self._start = self._filled = 0  # [start, filled) of the buffer is not yet handed on
         self._used = False
@@ -157,6 +159,8 @@ class Connection(asyncio.BufferedProtocol):
 
     def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002
         """Where the next bytes go."""
+        if self._view is not self._own:  # other connections have used it since
+            self._view[: self._filled] = self._own[: self._filled]
         return self._view[self._filled :]
 
     def buffer_updated(self, nbytes: int) -> None:
@@ -202,27 +206,31 @@ class Connection(asyncio.BufferedProtocol):
         self._used = True
         self.reusable = head.persistent
         self._remaining = receiver.begin(head)
+        self._large = self._shared is not None and self._remaining >= _LARGE_BYTES
         return True
 
     def _hand_on(self, receiver: Receiver) -> None:
         have = min(self._filled - self._start, self._remaining)
-        large = self._shared is not None and self._remaining - have >= _LARGE_BYTES
-        gather = not large and self._view is self._own
-        if gather and have < self._remaining and self._filled < BUFFER_BYTES:
-            return  # few and large writes are cheaper
+        if have < self._remaining:
+            if self._large:
+                have -= have % _ALIGNED_BYTES
+            elif self._filled < BUFFER_BYTES:
+                return  # few and large writes are cheaper
         if have:
             receiver.take(self._view[self._start : self._start + have])
         self._remaining -= have
-        if self._start + have < self._filled:
-            self.reusable = False  # it said more than it announced
-        self._start = self._filled = 0
-        if large and self._shared is not None:
-            self._view = self._shared
-        if self._view is not self._own:
-            self._await(min(_LOW_WATER_BYTES, self._remaining))
+        rest = self._view[self._start + have : self._filled]
+        self._start, self._filled = 0, len(rest)
         if not self._remaining:
+            if rest:
+                self.reusable = False  # it said more than it announced
+            self._await(1)  # any byte of the next answer
             self._view = self._own
             self._finish(None)
+        elif self._large and self._shared is not None:
+            self._own[: len(rest)] = rest
+            self._view = self._shared
+            self._await(min(_LOW_WATER_BYTES, self._remaining - self._filled))
 
     def _await(self, size: int) -> None:
         """Have the kernel wake us up for no less than this, unless the other side closes.
@@ -230,11 +238,12 @@ class Connection(asyncio.BufferedProtocol):
         For less where that much would fill the receive window, which stops the sender until we have
         woken up: a new connection over a round trip of 20 ms took four times as long for 8 MiB.
         """
+        if size == self._low_water:
+            return
         sock = self._transport.get_extra_info("socket")
         if size > self._low_water:
             room = sock.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF)
-            size = min(size, room // _PIECES_IN_WINDOW)
-        size = max(size, 1)  # after the last piece: any byte of the next answer
+            size = max(1, min(size, room // _PIECES_IN_WINDOW))
         if size != self._low_water:
             self._low_water = size
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, size)

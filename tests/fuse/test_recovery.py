@@ -229,6 +229,19 @@ def test_without_a_reader_for_too_long_everything_fails_instead_of_hanging(mount
     assert b"connected" in errors or b"abort" in errors
 
 
+def test_giving_up_a_mount_that_is_gone_does_no_harm_to_the_next_one(mount, source):
+    """The kernel gives the number of a file system that was unmounted to the next."""
+    gone = mount(source, mode="cached", orphan_timeout_s=3, hang_timeout_s=60)
+    os.kill(gone.reader(), signal.SIGSTOP)  # so that nobody notices the umount
+    gone.unmount()
+    later = mount(source, mode="cached")
+    if later.device != gone.device:
+        pytest.skip("another process has mounted something meanwhile and got the number")
+    os.waitpid(gone.keeper, 0)
+    assert "giving up" in gone.log.read_text()
+    assert (later / "f3").read_bytes() == (source / "f3").read_bytes()
+
+
 def test_open_files_and_directories_survive_a_restart(mount, source):
     mounted = mount(source, mode="auto", ttl_s=0)
     with open(mounted / "f4", "rb") as file, os.scandir(mounted.path) as entries:

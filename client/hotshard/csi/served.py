@@ -6,11 +6,11 @@ thread-safe: its owner has a lock.
 
 import logging
 import os
-import select
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from hotshard.mount import device
 from hotshard.mount.config import Plan
 from hotshard.mount.keeper import Keeper, Launch
 from hotshard.mount.state import Incompatible, State
@@ -41,9 +41,7 @@ class Served:
         """Whether the kernel has ended the connection."""
         if not self.devices:  # given up
             return True
-        poll = select.poll()
-        poll.register(self.devices[0], 0)
-        return any(events & select.POLLERR for _, events in poll.poll(0))
+        return device.ended(self.devices[0])
 
     def silent_s(self) -> float:
         """For how long no reader has given a sign of life."""

@@ -8,6 +8,7 @@ import ctypes
 import errno
 import fcntl
 import os
+import select
 from dataclasses import dataclass
 
 from hotshard.mount import abi
@@ -149,6 +150,13 @@ def mounted_at(path: str) -> MountPoint | None:
         if point.path == path:
             return point
     return None
+
+
+def ended(fd: int) -> bool:
+    """Whether the kernel has ended the connection: unmounted, or aborted."""
+    poll = select.poll()
+    poll.register(fd, 0)
+    return any(events & select.POLLERR for _, events in poll.poll(0))
 
 
 def abort(device: str) -> bool:

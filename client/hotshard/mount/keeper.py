@@ -333,7 +333,9 @@ class Keeper:
         """Let everything that waits for the mount fail."""
         log.error("giving up: aborting the connection of %s", self._plan.target)
         self.kill()
-        if not device.abort(self._plan.device):
+        # The number of a file system that is gone may be another's by now.
+        gone = bool(self._devices) and device.ended(self._devices[0])
+        if gone or not device.abort(self._plan.device):
             # Without /sys: the connection dies with its last descriptor, so with us.
             while self._devices:
                 os.close(self._devices.pop())

@@ -75,7 +75,7 @@ TESTED_ELSEWHERE = {
         for test, names in {
             "names": "directories filesystem names parts",
             "reads": "contents device files source",
-            "recovery": "answers keeper late loop pool publish reader",
+            "recovery": "answers keeper late loop pool publish reader starting",
             "server": "server_source",
         }.items()
         for name in names.split()

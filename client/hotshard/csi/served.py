@@ -12,7 +12,8 @@ from dataclasses import dataclass
 
 from hotshard.mount import device
 from hotshard.mount.config import Plan
-from hotshard.mount.keeper import Keeper, Launch
+from hotshard.mount.keeper import Keeper
+from hotshard.mount.starting import Launch
 from hotshard.mount.state import Incompatible, State
 
 log = logging.getLogger(__name__)

@@ -33,7 +33,8 @@ from hotshard.csi.volume import Rejected, Wish
 from hotshard.mount import survey
 from hotshard.mount.command import check_source
 from hotshard.mount.config import MountOptions, Plan
-from hotshard.mount.keeper import PERIOD_S, Launch
+from hotshard.mount.keeper import PERIOD_S
+from hotshard.mount.starting import Launch
 from hotshard.mount.state import HEARTBEAT_AT
 
 log = logging.getLogger(__name__)

@@ -24,10 +24,10 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Callable
 
 from hotshard.mount import device, logs
 from hotshard.mount.config import Plan
+from hotshard.mount.starting import START_PERIOD_S, Launch, line, spawn_reader
 from hotshard.mount.state import State
 
 log = logging.getLogger(__name__)
@@ -88,34 +88,6 @@ class Child:
         """Drop what we hold of it."""
         os.close(self.pidfd)
         self.control.close()
-
-
-Launch = Callable[[list[int], str], tuple[int, int]]
-"""Starts a reader, given its descriptors (devices, state, control) and its plan; its pid and pidfd."""
-
-
-def _numbers(devices: list[int]) -> str:
-    return ",".join(map(str, devices))
-
-
-def _spawn(module: str, fds: list[int], arguments: list[str]) -> int:
-    """Start one of our programs with some of our descriptors."""
-    for fd in fds:
-        os.set_inheritable(fd, True)  # noqa: FBT003
-    try:
-        command = [sys.executable, "-m", f"hotshard.mount.{module}", *arguments]
-        # A reader ignores SIGCHLD; a keeper must not.
-        return os.posix_spawn(sys.executable, command, os.environ, setsigdef=[signal.SIGCHLD])
-    finally:
-        for fd in fds:
-            os.set_inheritable(fd, False)  # noqa: FBT003
-
-
-def spawn_reader(fds: list[int], plan: str) -> tuple[int, int]:
-    """A reader from the code that is on disk now; see Launch."""
-    *devices, state, control = fds
-    pid = _spawn("reader", fds, [_numbers(devices), str(state), str(control), plan])
-    return pid, os.pidfd_open(pid)
 
 
 class Keeper:
@@ -213,7 +185,8 @@ class Keeper:
             return self._reader is not None or self._successor is not None
         if self._reader is None and self._successor is None and now_s >= self._next_start_s:
             self._reader = self._start(now_s)
-            self._go(self._reader)
+            if self._reader is not None:
+                self._go(self._reader)
         if now_s - self._well_s > self._plan.options.orphan_timeout_s:
             self._give_up()
             return False
@@ -280,12 +253,16 @@ class Keeper:
         self._next_start_s = now_s + min(delay_s, DELAY_MAX_S)
         self._state.add_restart()
 
-    def _start(self, now_s: float) -> Child:
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        with theirs:
-            pid, pidfd = self._launch(
-                [*self._devices, self._state.fd, theirs.fileno()], self._plan.to_json()
-            )
+    def _start(self, now_s: float) -> Child | None:
+        """A reader; None: no process or descriptor is to be had now, which a mount has to outlive."""
+        try:
+            with line() as (ours, theirs):
+                fds = [*self._devices, self._state.fd, theirs.fileno()]
+                pid, pidfd = self._launch(fds, self._plan.to_json())
+        except OSError as error:
+            log.error("a reader cannot be started: %s", error)  # noqa: TRY400
+            self._next_start_s = now_s + START_PERIOD_S
+            return None
         log.info("reader %d started", pid)
         return Child(pid, pidfd, ours, now_s, serving=False)
 
@@ -340,25 +317,6 @@ class Keeper:
             while self._devices:
                 os.close(self._devices.pop())
         self._state.end()
-
-
-def adopt(devices: list[int], state: State, plan: Plan) -> socket.socket:
-    """Start a keeper for the calling reader; gives the reader's end of the connection to it."""
-    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    with theirs:
-        _spawn(
-            "keeper",
-            [*devices, state.fd, theirs.fileno()],
-            [
-                _numbers(devices),
-                str(state.fd),
-                "-1",
-                plan.to_json(),
-                str(os.getpid()),
-                str(theirs.fileno()),
-            ],
-        )
-    return ours
 
 
 def notify_systemd(text: str) -> None:

@@ -4,7 +4,7 @@
 
 A reader takes 0.17 s of processor time to load, its fork a few milliseconds and little memory of its own.
 That counts where one program serves many mounts and must have all of them served again soon: the CSI
-driver. A mount by itself starts its readers as programs (`keeper.spawn_reader`), as an upgrade wants the
+driver. A mount by itself starts its readers as programs (`starting.spawn_reader`), as an upgrade wants the
 code that is on disk then.
 
 A request is a reader's plan with its descriptors: devices, state, control. The answer is its pid with its
@@ -34,10 +34,12 @@ class Nursery:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
+        self.pid = 0
+        """0: there is none, because it could not be started."""
         self._start()
 
     def launch(self, fds: list[int], plan: str) -> tuple[int, int]:
-        """See `keeper.Launch`. Waits until the nursery has loaded.
+        """See `starting.Launch`. Waits until the nursery has loaded.
 
         Raises:
             OSError: a reader cannot be started.
@@ -53,16 +55,23 @@ class Nursery:
     def tend(self) -> None:
         """Start another if it has died, before somebody waits for one; to be called now and then."""
         with self._lock:
-            if os.waitpid(self.pid, os.WNOHANG)[0]:
-                log.error("the nursery of readers has died; starting another")
-                self._line.close()
+            if self.pid and not os.waitpid(self.pid, os.WNOHANG)[0]:
+                return
+            log.error("the nursery of readers has died; starting another")
+            self.pid = 0
+            self._line.close()
+            try:
                 self._start()
+            except OSError as error:
+                log.error("it cannot be started: %s", error)  # noqa: TRY400
 
     def close(self) -> None:
         """End it; its readers live on."""
         self._line.close()
-        os.kill(self.pid, signal.SIGKILL)
-        os.waitpid(self.pid, 0)
+        if self.pid:
+            os.kill(self.pid, signal.SIGKILL)
+            os.waitpid(self.pid, 0)
+            self.pid = 0
 
     def _start(self) -> None:
         self._line, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)

@@ -37,6 +37,7 @@ from hotshard.mount.parts import Parts
 from hotshard.mount.pool import Pool
 from hotshard.mount.publish import Publisher
 from hotshard.mount.session import Agreement, InFlight
+from hotshard.mount.starting import START_PERIOD_S, start_keeper
 from hotshard.mount.state import HANDLES, Arena, Claim, Incompatible, RequestSlots, State
 
 log = logging.getLogger(__name__)
@@ -160,10 +161,12 @@ class Reader:
         elif not word and self._plan.supervised:
             self._abandoned = True
         elif not word and not self._stopping:
-            from hotshard.mount.keeper import adopt
-
             log.error("the keeper is gone; starting another")
-            control = adopt(self._devices, self._state, self._plan)
+            try:
+                control = start_keeper(self._devices, self._state, self._plan)
+            except OSError as error:
+                log.error("it cannot be started: %s", error)  # noqa: TRY400
+                time.sleep(START_PERIOD_S)  # the line to the old one keeps saying that it is gone
             control.settimeout(0)
         return control
 

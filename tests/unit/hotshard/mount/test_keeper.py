@@ -1,4 +1,7 @@
-"""How patient a keeper is with its readers; the clock is the test's, the readers are real processes."""
+"""How patient a keeper is with its readers, and with a machine that can start none.
+
+The clock is the test's, the readers are real processes.
+"""
 
 import os
 import signal
@@ -9,6 +12,7 @@ import pytest
 
 from hotshard.mount.config import MountOptions, Plan
 from hotshard.mount.keeper import FIRST_BEAT_S, LOAD_TIMEOUT_S, Keeper
+from hotshard.mount.starting import START_PERIOD_S
 from hotshard.mount.state import State
 from support.waiting import until
 
@@ -21,8 +25,12 @@ class Readers:
 
     def __init__(self) -> None:
         self.pids: list[int] = []
+        self.refusals = 0
 
     def launch(self, _fds: list[int], _plan: str) -> tuple[int, int]:
+        if self.refusals:
+            self.refusals -= 1
+            raise BlockingIOError("Resource temporarily unavailable")
         pid = os.posix_spawn("/bin/sleep", ["sleep", "100"], {})
         self.pids.append(pid)
         return pid, os.pidfd_open(pid)
@@ -112,3 +120,30 @@ def test_closing_it_collects_every_reader(keeper: Keeper, readers: Readers) -> N
     keeper.kill()
     keeper.close(30.0)
     assert not any(map(alive, readers.pids))
+
+
+def test_a_mount_outlives_a_time_in_which_no_process_can_be_started(
+    keeper: Keeper, readers: Readers, caplog: pytest.LogCaptureFixture
+) -> None:
+    readers.refusals = 2
+    start_s = time.monotonic()
+    assert keeper.tick(start_s)
+    assert keeper.tick(start_s + START_PERIOD_S / 2)
+    assert readers.refusals == 1, "it waits before it tries again"
+    assert keeper.tick(start_s + START_PERIOD_S)
+    assert caplog.text.count("a reader cannot be started: Resource temporarily unavailable") == 2
+    assert keeper.tick(start_s + 2 * START_PERIOD_S)
+    assert len(readers.pids) == 1
+
+
+def test_an_upgrade_that_cannot_be_started_leaves_the_reader_alone(
+    keeper: Keeper, readers: Readers, caplog: pytest.LogCaptureFixture
+) -> None:
+    start_s = time.monotonic()
+    keeper.tick(start_s)
+    readers.refusals = 1
+    keeper._signals.append(signal.SIGHUP)
+    assert keeper.tick(start_s + 1)
+    assert "a reader cannot be started" in caplog.text
+    assert alive(readers.pids[0])
+    assert len(readers.pids) == 1

@@ -99,6 +99,26 @@ def test_a_nursery_that_was_killed_is_collected_and_replaced_before_somebody_nee
     assert not os.path.exists(f"/proc/{before}")
 
 
+def test_where_nothing_can_be_started_it_is_tried_again(nursery, device, monkeypatch):
+    before = nursery.pid
+    spawn, refusals = os.posix_spawn, iter(range(2))
+
+    def refused_at_first(*args, **options):
+        if next(refusals, None) is not None:
+            raise BlockingIOError("Resource temporarily unavailable")
+        return spawn(*args, **options)
+
+    monkeypatch.setattr(os, "posix_spawn", refused_at_first)
+    os.kill(before, signal.SIGKILL)
+    os.waitid(os.P_PID, before, os.WEXITED | os.WNOWAIT)
+    with pytest.raises(BlockingIOError):
+        nursery.launch([device], PLAN)
+    nursery.tend()
+    assert nursery.pid == 0
+    nursery.tend()
+    Launched(nursery, device).close()
+
+
 def test_a_reader_that_cannot_begin_says_so_and_ends(capfd, device):
     state = os.memfd_create("other")
     os.ftruncate(state, 16 << 20)

@@ -205,7 +205,7 @@ def _read_sidecar(path: str) -> bytes:
 
 
 def _touch(path: str) -> None:
-    os.close(os.open(path, os.O_WRONLY | os.O_CREAT, 0o444))
+    os.close(os.open(path, os.O_WRONLY | os.O_CREAT, 0o644))
 
 
 def _used_bytes(directory: str) -> int:

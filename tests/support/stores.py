@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from functools import partial
+from typing import BinaryIO
 
 from cache_server.store.options import CacheDir, ShardReport, Space, StoreEvents, StoreOptions
 from cache_server.store.shard import ShardKey
@@ -99,6 +100,12 @@ def report_of(store: Store, key: ShardKey) -> ShardReport:
     report = store.describe(key.digest)
     assert report is not None
     return report
+
+
+def spoiling(path: str) -> BinaryIO:
+    """A cached file to be written to behind its store's back, as its owner can: it is read-only."""
+    os.chmod(path, 0o600)
+    return open(path, "r+b")
 
 
 async def opened(store: Store, key: ShardKey) -> OpenFile:

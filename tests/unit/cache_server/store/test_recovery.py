@@ -9,7 +9,17 @@ from cache_server.store import layout
 from cache_server.store.records import Records
 from hotshard.core.blocks import Geometry
 from hotshard.core.objects import ObjectInfo
-from support.stores import KIB, crash, fill, make_key, make_store, new_store, opened, report_of
+from support.stores import (
+    KIB,
+    crash,
+    fill,
+    make_key,
+    make_store,
+    new_store,
+    opened,
+    report_of,
+    spoiling,
+)
 
 
 async def test_after_an_unclean_stop_shards_are_served_after_a_check(tmp_path):
@@ -58,7 +68,7 @@ async def test_a_shard_that_was_torn_is_never_served(tmp_path, damage):
     await fill(store, other)
     path = report_of(store, key).path
     await crash(store)
-    with open(path, "r+b") as file:
+    with spoiling(path) as file:
         if damage == "flip":
             file.seek(150 * KIB)
             byte = file.read(1)
@@ -88,13 +98,13 @@ async def test_records_without_files_and_files_without_records_go(tmp_path):
     orphan = layout.sealed_path(str(tmp_path / "disk0"), make_key("s3://b/orphan", 5).digest)
     with open(orphan, "wb") as file:
         file.write(b"12345")
-    (tmp_path / "disk0" / "partial" / "7").write_bytes(b"x")
+    (tmp_path / "disk0" / "partial" / "1000").write_bytes(b"x")
     async with make_store(tmp_path) as store:
         assert store.contains(kept.digest)
         assert not store.contains(missing.digest)
         assert store.disks()[0].used_bytes == 4096
         assert not os.path.exists(orphan)
-        assert "7" not in os.listdir(tmp_path / "disk0" / "partial")
+        assert "1000" not in os.listdir(tmp_path / "disk0" / "partial")
 
 
 async def test_a_file_that_somebody_removed_is_noticed_when_it_is_opened(tmp_path):

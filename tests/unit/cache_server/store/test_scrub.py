@@ -3,11 +3,11 @@
 import os
 import time
 
-from support.stores import KIB, fill, make_key, make_store, report_of
+from support.stores import KIB, fill, make_key, make_store, report_of, spoiling
 
 
 def damage(path: str) -> None:
-    with open(path, "r+b") as file:
+    with spoiling(path) as file:
         file.seek(1000)
         byte = file.read(1)
         file.seek(1000)
@@ -42,7 +42,7 @@ async def test_it_goes_on_to_the_next_block_when_it_is_let(tmp_path):
         async def pace(size):
             looked.append(size)
             if len(looked) == 2:
-                with open(report_of(store, key).path, "r+b") as file:
+                with spoiling(report_of(store, key).path) as file:
                     file.seek(149 * KIB)
                     file.write(b"later, so that only the last block shows it")
 

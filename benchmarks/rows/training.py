@@ -177,8 +177,8 @@ _BELOW_FIRST = (
     " the disk and handed on, needs 1.4 times that of obstore into memory (PERFORMANCE.md, Training)"
 )
 _BELOW_ONE_BY_ONE = (
-    "its threads ask for 323 kB at a time, of names nobody has listed: a HEAD beside each GET, 1.2 ms of"
-    " CPU of the server for each (PERFORMANCE.md, Cold)"
+    "its threads ask for 323 kB at a time, each in a message of its own with a plan, a flight and a seal:"
+    " 1 ms of CPU of the server for each (PERFORMANCE.md, Cold)"
 )
 ROWS = (
     *(

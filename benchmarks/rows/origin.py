@@ -152,8 +152,8 @@ ROWS = (
         0.8,
         _open_fill,
         below="S3 server and ours share two cores: a gigabyte received, checked, written and read back"
-        " before it is sealed costs 0.70 to 0.75 s of CPU, and obstore 0.41 to 0.52 into memory"
-        " (PERFORMANCE.md, Cold)",
+        " before it is sealed costs 0.51 to 0.55 s of CPU, and obstore 0.41 to 0.52 into memory"
+        " (ADR 0009)",
         rounds=4,
         warm_up=False,
         budget_s=80.0,

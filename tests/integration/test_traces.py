@@ -115,17 +115,18 @@ def test_one_read_has_one_id_on_both_nodes_and_is_one_trace(pair, collector):
 
     until(lambda: len(opens()) == OBJECTS)
     asked = opens()
-    answered = until(lambda: [line for line in slow(two) if line["method"] == "read"])
-    assert {line["request"] for line in answered} <= set(asked)
-    assert {line["code"] for line in answered} <= {"ok", "not_cached"}, (
-        "it may be asked before the origin"
-    )
-    passed_on = [line for line in answered if line["code"] == "ok"]
-    assert passed_on, "some of the objects are the other node's"
+
+    def answered(code):
+        return [line for line in slow(two) if (line["method"], line["code"]) == ("read", code)]
+
+    passed_on = until(lambda: answered("ok"), "an object that is the other node's")
+    asked_before_the_origin = answered("not_cached")
+    assert {line["request"] for line in passed_on + asked_before_the_origin} <= set(asked)
     for line in passed_on:
         assert asked[line["request"]]["uri"] == line["uri"]
         assert asked[line["request"]]["peer_s"] > 0
-        assert line["origin_s"] > 0
+        tries = [each for each in passed_on if each["request"] == line["request"]]
+        assert any("origin_s" in each for each in tries), "one of them has fetched it"
     request_id = passed_on[0]["request"]
     one.stop()
     two.stop()  # what is left is sent at the end

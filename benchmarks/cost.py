@@ -1,6 +1,5 @@
 """What a run costs: wall clock, CPU of the processes that took part, peak memory of a process."""
 
-import mmap
 import os
 import time
 from collections.abc import Mapping
@@ -41,16 +40,6 @@ class Cost:
         own = os.times()
         mine = own.user + own.system + own.children_user + own.children_system
         return {"client": mine, **{who: process_cpu_s(pid) for who, pid in self.others.items()}}
-
-
-def back_memory(size: int) -> None:
-    """Touch and free so much memory, before a run that will fill new pages of the file cache.
-
-    A virtual machine that reports free pages gives them back to its host after some seconds; the next
-    to use them then pays up to 2 CPU seconds per GB (measured; 0.2 otherwise). No side shall by chance.
-    """
-    flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | mmap.MAP_POPULATE
-    mmap.mmap(-1, size, flags=flags).close()
 
 
 def process_cpu_s(pid: int) -> float:

@@ -11,9 +11,10 @@ from functools import partial
 import hotshard
 from benchmarks import engines
 from benchmarks.bench import Bench, Row, Scale, Side, Sides, constant
-from benchmarks.cost import Cost, back_memory, peak_rss_bytes
+from benchmarks.cost import Cost, peak_rss_bytes
 from benchmarks.data import DataSet
 from benchmarks.engines import Figure
+from benchmarks.file_cache import FullFileCache
 from benchmarks.results import BenchError, Measured
 from benchmarks.rows.scene import Remote, connect, in_s3, warm
 from benchmarks.sabotage import ReadInto, Sabotage
@@ -29,18 +30,21 @@ _FILLS_IN_FLIGHT = 16  # what a prefetch may hold of the server's 32
 _RSS_LIMIT_MIB = 300.0
 
 
+_Use = Callable[[], None]  # before each timed run, of whichever side
+
+
 @contextmanager
 def _open_fill(bench: Bench) -> Iterator[Sides]:
     data = DataSet(bench.seed, 4, bench.pick(full=256, quick=64, tiny=1) * _MIB)
-    with in_s3(bench.directory, data) as remote:
-        limits = _engines(bench, remote, _FILLS_IN_FLIGHT, lambda figure: figure.gb_per_s)
-        yield Sides(ours=lambda: _fill(remote, bench.sabotage), limits=limits)
+    with in_s3(bench.directory, data) as remote, _in_use(bench, data) as use:
+        limits = _engines(bench, remote, use, _FILLS_IN_FLIGHT, lambda figure: figure.gb_per_s)
+        yield Sides(ours=lambda: _fill(remote, use, bench.sabotage), limits=limits)
 
 
-def _fill(remote: Remote, sabotage: Sabotage) -> Measured:
+def _fill(remote: Remote, use: _Use, sabotage: Sabotage) -> Measured:
     """Make the whole set resident, then (untimed) read all of it."""
     with remote.cold_node() as node, connect(node) as client:
-        back_memory(_memory_for(remote))
+        use()
         with Cost({"server": node.pid}) as cost:
             sabotage.wrap(warm)(client, remote.place)
         _check_all(remote, sabotage.wrap_into(client.read_into))
@@ -51,19 +55,19 @@ def _fill(remote: Remote, sabotage: Sabotage) -> Measured:
 @contextmanager
 def _open_small(bench: Bench) -> Iterator[Sides]:
     data = DataSet(bench.seed, bench.pick(full=2500, quick=1000, tiny=20), _SMALL_BYTES)
-    with in_s3(bench.directory, data) as remote:
-        limits = _engines(bench, remote, _IN_FLIGHT, lambda figure: figure.objects_per_s)
-        yield Sides(ours=lambda: _small(remote, bench.sabotage), limits=limits)
+    with in_s3(bench.directory, data) as remote, _in_use(bench, data) as use:
+        limits = _engines(bench, remote, use, _IN_FLIGHT, lambda figure: figure.objects_per_s)
+        yield Sides(ours=lambda: _small(remote, use, bench.sabotage), limits=limits)
 
 
-def _small(remote: Remote, sabotage: Sabotage) -> Measured:
+def _small(remote: Remote, use: _Use, sabotage: Sabotage) -> Measured:
     """What an epoch's first pass does: list the prefix, then read every object once, in batches."""
     prefix, settings = remote.place.prefix, {"fetch": {"concurrency": _IN_FLIGHT}}
     with remote.cold_node(**settings) as node, connect(node) as client:
         _ask_once(client, prefix)
         read_many = sabotage.wrap_bytes(client.read_many)
         list_uris = sabotage.wrap(lambda: [entry.uri for entry in client.list(prefix)])
-        back_memory(_memory_for(remote))
+        use()
         cost = Cost({"server": node.pid})
         with cost:
             uris = list_uris()
@@ -109,7 +113,7 @@ def _open_rss(bench: Bench) -> Iterator[Sides]:
 
 
 def _engines(
-    bench: Bench, remote: Remote, in_flight: int, value: Callable[[Figure], float]
+    bench: Bench, remote: Remote, use: _Use, in_flight: int, value: Callable[[Figure], float]
 ) -> dict[str, Side]:
     """S3 clients that get the same ranges of the same objects into memory."""
     data = remote.place.data
@@ -119,7 +123,7 @@ def _engines(
     environment = dict(remote.server.environment)
 
     def side(engine: str) -> Measured:
-        back_memory(_memory_for(remote))
+        use()
         figure = engines.measure(engine, load, environment)
         cpu_s = {"client": figure.cpu_s}
         return Measured(value(figure), figure.seconds, figure.total_bytes, figure.objects, cpu_s)
@@ -128,9 +132,15 @@ def _engines(
     return {engine: partial(side, engine) for engine in peers}
 
 
-def _memory_for(remote: Remote) -> int:
-    """What a run fills at most: the set in the file cache, and as bytes of a reader."""
-    return 2 * remote.place.data.total_bytes
+@contextmanager
+def _in_use(bench: Bench, data: DataSet) -> Iterator[_Use]:
+    """A machine whose file cache is full; small sizes do without, their figures are no measurement."""
+    if bench.scale is not Scale.FULL:
+        yield lambda: None
+        return
+    with FullFileCache(bench.directory) as cache:
+        # The most that a run fills: the set in the file cache, and as bytes of a reader.
+        yield lambda: cache.fill(2 * data.total_bytes)
 
 
 def _check_all(remote: Remote, read_into: ReadInto) -> None:

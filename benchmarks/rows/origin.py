@@ -162,7 +162,7 @@ ROWS = (
         0.8,
         _open_fill,
         below="S3 server and ours share two cores: a gigabyte received, checked, written and read back"
-        " before it is sealed costs 0.48 to 0.59 s of CPU, and obstore 0.41 to 0.52 into memory"
+        " before it is sealed costs 0.48 to 0.82 s of CPU, and obstore 0.41 to 0.56 into memory"
         " (ADR 0009)",
         rounds=4,
         warm_up=False,

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from cache_server.block_flight import BlockFlight
 from cache_server.core.readahead import worth_finishing
 from cache_server.fill import Fill, FillTools
-from cache_server.flight import fail, settled
+from cache_server.flight import fail, result_of
 from cache_server.origins.table import Mounted
 from cache_server.store.options import NoSpace
 from cache_server.store.shard import ShardKey
@@ -63,15 +63,13 @@ class BlockFill(Fill):
         self, start: int, stop: int, *, demand: bool = True, forwarded: bool = False
     ) -> None:
         """Wait until [start, stop) of the shard is in the file, or the shard is sealed."""
-        await settled(self._begun)
-        self._begun.result()
+        await result_of(self._begun)
         if self.closed:
-            self.sealed.result()
+            await result_of(self.sealed)
             return
         blocks = self._tools.geometry.blocks(start, stop)
         for arrival in self._start(blocks, demand=demand, forwarded=forwarded):
-            await settled(arrival)
-            arrival.result()
+            await result_of(arrival)
 
     def ahead(self, start: int, stop: int) -> None:
         """Begin to fetch what is missing of [start, stop), behind all demand."""
@@ -145,6 +143,7 @@ class BlockFill(Fill):
         try:
             fetched = await self._fetch(block, self._algorithm, flight)
         except asyncio.CancelledError:
+            del self._fetching[block]
             arrival.cancel()
             raise
         except Exception as error:  # noqa: BLE001 - whatever it is belongs to those who wait

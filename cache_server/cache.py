@@ -21,7 +21,7 @@ from cache_server.catalog import Catalog
 from cache_server.fill import Fill, FillTools
 from cache_server.fills import Fills
 from cache_server.first_reads import FirstReads
-from cache_server.flight import settled
+from cache_server.flight import result_of
 from cache_server.many_opens import ManyOpens, OneByOne
 from cache_server.metrics import Metrics
 from cache_server.opened import Ask, Explanation, FileExtent, Opened
@@ -237,8 +237,7 @@ class Cache:
                 except StaleObject:
                     self._catalog.forget(info.uri)
                     raise
-                await settled(fill.sealed)
-                fill.sealed.result()
+                await result_of(fill.sealed)
 
     def shard_keys(self, info: ObjectInfo) -> list[ShardKey]:
         """The shards of an object."""

@@ -21,7 +21,13 @@ from cache_server.flight import Flights, Spawn
 from cache_server.known import KnownSizes
 from cache_server.origins.origin import ListPage
 from cache_server.origins.table import IMMUTABLE_LEASE_S, Mounted, OriginTable
-from hotshard.core.errors import HotshardError, InvalidRequest, NotFound, OriginUnavailable
+from hotshard.core.errors import (
+    HotshardError,
+    InternalError,
+    InvalidRequest,
+    NotFound,
+    OriginUnavailable,
+)
 from hotshard.core.objects import ObjectInfo
 
 log = logging.getLogger(__name__)
@@ -151,7 +157,7 @@ class Catalog:
 
     async def stat_many(self, uris: Sequence[str]) -> list[ObjectInfo | HotshardError]:
         """Describe several objects; each answer is a description or the error for that object."""
-        answers: list[ObjectInfo | HotshardError] = [NotFound("not asked")] * len(uris)
+        answers: list[ObjectInfo | HotshardError] = [InternalError("not asked")] * len(uris)
         todo = iter(range(len(uris)))
 
         async def worker() -> None:

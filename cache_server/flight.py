@@ -9,10 +9,14 @@ import asyncio
 from collections.abc import Callable, Coroutine, Iterable
 from typing import Any, Generic, TypeVar
 
+from hotshard.core.errors import Overloaded
+
 Spawn = Callable[[Coroutine[Any, Any, None]], None]
 
 Key = TypeVar("Key")
 Value = TypeVar("Value")
+
+AGAIN_AFTER_S = 0.1
 
 
 async def settled(future: "asyncio.Future[Any]") -> None:
@@ -33,6 +37,19 @@ async def settled(future: "asyncio.Future[Any]") -> None:
         await waiter
     finally:
         future.remove_done_callback(wake)
+
+
+async def result_of(future: "asyncio.Future[Value]") -> Value:
+    """What a future that others share comes to.
+
+    Raises:
+        Overloaded: it was cancelled. Whoever waits for it was not, and a CancelledError that nobody asked
+            for would end its task without a word.
+    """
+    await settled(future)
+    if future.cancelled():
+        raise Overloaded("what this waited for was given up", retry_after_s=AGAIN_AFTER_S)
+    return future.result()
 
 
 async def all_settled(futures: Iterable["asyncio.Future[Any]"]) -> None:
@@ -82,8 +99,7 @@ class Flights(Generic[Key, Value]):
             landed = asyncio.get_running_loop().create_future()
             self._flights[key] = landed
             self._spawn(self._fly(key, work, landed))
-        await settled(landed)
-        return landed.result()
+        return await result_of(landed)
 
     async def _fly(
         self,

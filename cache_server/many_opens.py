@@ -24,7 +24,7 @@ from cache_server.store.options import NotAdmitted
 from cache_server.store.shard import ShardKey
 from cache_server.whole_fill import WholeFill
 from hotshard.core.blocks import shard_digest
-from hotshard.core.errors import CorruptData, HotshardError, NotFound, StaleObject
+from hotshard.core.errors import CorruptData, HotshardError, InternalError, StaleObject
 from hotshard.core.objects import ObjectInfo
 
 
@@ -89,7 +89,7 @@ class ManyOpens:
                 answers[i] = self._filled(info, fill)
                 if answers[i] is None:
                     group.create_task(_into(answers, i, self._open(asks[i])))
-        return [a if a is not None else NotFound("not answered") for a in answers]
+        return [a if a is not None else InternalError("not answered") for a in answers]
 
     def _open_now(self, ask: Ask) -> Opened | HotshardError | None:
         return self._one.open_now(ask.uri, ask.version, ask.offset, ask.length)

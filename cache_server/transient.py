@@ -16,7 +16,7 @@ import os
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 
-from cache_server.flight import Spawn, all_settled, fail
+from cache_server.flight import Spawn, all_settled, fail, result_of
 from cache_server.opened import FileExtent
 from cache_server.origins.origin import Target, Want
 from cache_server.origins.table import Mounted
@@ -128,7 +128,9 @@ class Transient:
         for want, block in zip(wants, blocks, strict=True):
             if found and (block.file.cancelled() or block.file.exception() is not None):
                 break  # whoever reads on to it is told
-            found.append(FileExtent(want.offset, want.length, block.file.result(), 0, sealed=False))
+            found.append(
+                FileExtent(want.offset, want.length, await result_of(block.file), 0, sealed=False)
+            )
         return found
 
     def _wants(self, info: ObjectInfo, start: int, stop: int) -> Iterator[Want]:

@@ -15,7 +15,7 @@ from typing import Any
 from cache_server import scope
 from cache_server.block_flight import BlockFlight
 from cache_server.fill import Fill, FillTools
-from cache_server.flight import settled
+from cache_server.flight import result_of
 from cache_server.origins.origin import Fetched, Interrupted, QuickOrigin, Target
 from cache_server.origins.table import Mounted
 from cache_server.store.shard import ShardKey
@@ -92,8 +92,7 @@ class WholeFill(Fill):
     ) -> None:
         """Wait until it is sealed."""
         self._join(self._flight, demand=demand, forwarded=forwarded)
-        await settled(self.sealed)
-        self.sealed.result()
+        await result_of(self.sealed)
 
     def ahead(self, start: int, stop: int) -> None:
         """It is on its way already."""

@@ -180,10 +180,18 @@ class GrpcPeer:
 
 
 async def _answer(call: Awaitable[T]) -> T:
+    task = asyncio.current_task()
+    assert task is not None, "coroutines run in tasks"
+    cancelled = task.cancelling()
     try:
         return await call
     except grpc.aio.AioRpcError as error:
         raise _error(error) from error
+    except asyncio.CancelledError as error:
+        # A channel that is closed cancels the calls on it; that is no wish to end who waits for them.
+        if task.cancelling() > cancelled:
+            raise
+        raise NoAnswer("the connection was given up") from error
 
 
 def _error(error: grpc.aio.AioRpcError) -> HotshardError | NoAnswer:

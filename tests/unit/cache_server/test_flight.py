@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from cache_server.flight import Flights
+from hotshard.core.errors import Overloaded
 
 
 @pytest.fixture
@@ -42,6 +43,18 @@ async def test_a_cancelled_caller_takes_nobody_else_down_not_even_the_first(grou
     await asyncio.wait([first])
     release.set()
     assert await second == 7
+
+
+async def test_whoever_waits_for_work_that_is_cancelled_is_told_and_may_ask_again(group):
+    flights = Flights(group.create_task)
+
+    async def cancelled():
+        raise asyncio.CancelledError
+
+    for _ in range(2):
+        asking = asyncio.create_task(flights.join("k", cancelled))
+        with pytest.raises(Overloaded, match="given up"):
+            await asking
 
 
 async def test_an_error_reaches_all_and_is_not_remembered(group):

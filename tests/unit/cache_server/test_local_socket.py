@@ -132,6 +132,35 @@ async def test_a_server_that_stops_takes_no_more_requests(tmp_path):
         assert world.origin.asked["HEAD"] == 1
 
 
+async def test_a_request_is_answered_even_when_what_it_waits_for_is_cancelled(
+    tmp_path, monkeypatch
+):
+    async with cache_world(tmp_path) as world, serving(tmp_path, world):
+        uri = world.origin.put("a", content(BLOCK))
+        one = pb.LocalRequest(id=1, open=pb.OpenRequest(uri=uri, length=BLOCK)).SerializeToString()
+        stats = types_pb2.StatManyRequest(uris=[uri])
+        described = pb.LocalRequest(id=3, stat_many=stats).SerializeToString()
+
+        async def cancelled(_):
+            raise asyncio.CancelledError
+
+        with connected(tmp_path) as sock:
+            with monkeypatch.context() as patch:
+                patch.setattr(world.origin, "stat", cancelled)
+                for packet, errors in (
+                    (one, lambda reply: reply.error),
+                    (opening(2, (uri, 0, BLOCK)), lambda reply: reply.open_many.results[0].error),
+                    (described, lambda reply: reply.stat_many.results[0].error),
+                ):
+                    sock.send(packet)
+                    error = errors((await answer(sock))[0])
+                    assert error.code == types_pb2.ERROR_CODE_OVERLOADED
+                    assert "was given up" in error.message
+            sock.send(one)  # as a client does, after a moment
+            reply, _ = await answer(sock)
+            assert (reply.id, reply.WhichOneof("result")) == (1, "open")
+
+
 async def test_out_of_descriptors_it_waits_instead_of_turning(tmp_path, monkeypatch, caplog):
     monkeypatch.setattr(local_socket, "ACCEPT_PAUSE_S", 0.05)
     async with cache_world(tmp_path) as world, serving(tmp_path, world):

@@ -3,8 +3,10 @@
 import asyncio
 import ssl
 import subprocess
+from contextlib import asynccontextmanager
 from dataclasses import replace
 
+import grpc
 import pytest
 
 from cache_server.cluster.bulk_calls import Answer
@@ -15,6 +17,7 @@ from cache_server.origins.origin import Target, Want
 from hotshard.core import bulkwire as wire
 from hotshard.core.blocks import shard_digest
 from hotshard.core.errors import Overloaded
+from hotshard.v1 import cache_pb2_grpc
 from support.cache import BLOCK
 from support.cluster import cluster, no_deadlines, read
 from support.content import content
@@ -157,6 +160,84 @@ async def test_a_member_that_was_started_again_is_asked_again(tmp_path):
             assert other.count('hotshard_peer_breaker_open{peer="m0"}') == 1
             await other.peers.retain({"m0": tries, "m1": 1})
             assert other.count('hotshard_peer_breaker_open{peer="m0"}') == 0
+
+
+class Silent(cache_pb2_grpc.CacheServicer):
+    """A member that takes questions and answers none."""
+
+    def __init__(self):
+        self.asked = 0
+
+    async def Stat(self, request, context):
+        self.asked += 1
+        await asyncio.Event().wait()
+
+    async def List(self, request, context):
+        self.asked += 1
+        await asyncio.Event().wait()
+        yield
+
+    async def Read(self, request, context):
+        self.asked += 1
+        await asyncio.Event().wait()
+        yield
+
+
+@asynccontextmanager
+async def silent_member():
+    servicer, server = Silent(), grpc.aio.server()
+    cache_pb2_grpc.add_CacheServicer_to_server(servicer, server)
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    try:
+        yield servicer, f"127.0.0.1:{port}"
+    finally:
+        await server.stop(0)
+
+
+@pytest.mark.parametrize("call", ["stat", "list_page", "read"])
+async def test_what_is_asked_when_a_member_is_forgotten_is_asked_of_the_next(tmp_path, call):
+    """A channel that is closed cancels its calls; whoever waits for one is not cancelled by that."""
+    async with cluster(tmp_path, 2) as (origin, members), silent_member() as (silent, address):
+        body = content(10)
+        uri = origin.put("a", body)
+        restarted, other = owners(members, origin, uri)
+        gone = replace(restarted.address, grpc=address, bulk="")
+        other.placement.members = [gone if m.id == gone.id else m for m in other.placement.members]
+        ways = {
+            "stat": lambda: other.peers.stat(gone, uri),
+            "list_page": lambda: other.peers.list_page(
+                gone, origin.prefix, recursive=True, token="", page_size=10
+            ),
+            "read": lambda: other.peers.block(
+                gone,
+                Want(origin.info(uri), 0, 10),
+                Landing(Target(-1, 0)),
+                wire.Flag.FORWARDED,
+                demand=True,
+            ),
+        }
+        asking = asyncio.create_task(ways[call]())
+        await comes(lambda: silent.asked)
+        await other.peers.retain({})
+        with pytest.raises(PeerFailed):
+            await asking
+        assert not asking.cancelled()
+
+
+async def test_a_reader_does_not_notice_that_a_member_is_forgotten_half_way(tmp_path):
+    async with cluster(tmp_path, 2) as (origin, members), silent_member() as (silent, address):
+        body = content(10)
+        uri = origin.put("a", body)
+        restarted, other = owners(members, origin, uri)
+        gone = replace(restarted.address, grpc=address, bulk="")
+        other.placement.members = [gone if m.id == gone.id else m for m in other.placement.members]
+        reading = asyncio.create_task(read(other, uri))
+        await comes(lambda: silent.asked)
+        await other.peers.retain({})
+        await comes(lambda: silent.asked == 2 or reading.done())
+        await other.peers.retain({})
+        assert await reading == body
 
 
 async def test_a_member_that_left_is_forgotten(tmp_path):

@@ -7,13 +7,10 @@ now and then. A cache node knows no such pages once its file cache is full, so t
 """
 
 import os
-from types import TracebackType
 from typing import Self
 
 _CHUNK_BYTES = 1 << 20
-_MEMORIES = (
-    4  # so large is the file, in memories of the machine: what comes round again has been evicted
-)
+_MEMORIES = 4  # of the machine, the size of the file: what comes round again has been evicted
 
 
 class FullFileCache:
@@ -31,12 +28,7 @@ class FullFileCache:
         self.fill(self._memory_bytes)
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         os.close(self._fd)
         os.unlink(self._path)
 

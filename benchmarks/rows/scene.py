@@ -22,11 +22,8 @@ from hotshard.core.blocks import shard_digest
 
 _BUCKET = "bench"
 _UPLOADS = 4  # at a time
-_GET_FLAGS, _SET_FLAGS, _TOP_OF_TREE = (
-    0x80086601,
-    0x40086602,
-    0x00020000,
-)  # linux/fs.h: FS_IOC_*, FS_TOPDIR_FL
+_GET_FLAGS, _SET_FLAGS = 0x80086601, 0x40086602  # linux/fs.h: FS_IOC_*
+_TOP_OF_TREE = 0x00020000  # FS_TOPDIR_FL
 FILES_MAX = 1024  # open files a client keeps: its own default where the limits of the process allow
 
 

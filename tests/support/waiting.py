@@ -7,9 +7,7 @@ from typing import TypeVar
 
 T = TypeVar("T")
 PERIOD_S = 0.02
-LIMIT_S = (
-    90.0  # for what hangs, and not for what is slow: the machine may be busy with other things
-)
+LIMIT_S = 90.0  # for what hangs, and not for what is slow: the machine may have other work
 
 
 def until(found: Callable[[], T], what: str = "it", limit_s: float = LIMIT_S) -> T:

@@ -18,9 +18,7 @@ from hotshard.mount.metrics import Tally
 log = logging.getLogger(__name__)
 
 RETRY_S = 0.2  # between two tries, while the cache server is away
-ORIGIN_RETRY_S = (
-    1.0  # the same, while the origin fails: the cache server has tried several times already
-)
+ORIGIN_RETRY_S = 1.0  # the same, while the origin fails: the cache server has tried several times
 ORIGIN_PATIENCE_S = 60.0  # what fails for longer is no passing trouble; a listing may take longer
 _ERRNOS = frozenset({errno.ENOENT, errno.EACCES, errno.ESTALE, errno.EINVAL, errno.EIO})
 

@@ -55,10 +55,11 @@ class Nursery:
     def tend(self) -> None:
         """Start another if it has died, before somebody waits for one; to be called now and then."""
         with self._lock:
-            if self.pid and not os.waitpid(self.pid, os.WNOHANG)[0]:
-                return
-            log.error("the nursery of readers has died; starting another")
-            self.pid = 0
+            if self.pid:
+                if not os.waitpid(self.pid, os.WNOHANG)[0]:
+                    return
+                log.error("the nursery of readers has died; starting another")
+                self.pid = 0
             self._line.close()
             try:
                 self._start()

@@ -99,8 +99,7 @@ def test_ranges(fs: HotshardFileSystem):
     assert fs.cat_ranges(paths[:1] * 2, 1, 3) == [b"12", b"12"]
     with pytest.raises(FileNotFoundError):
         fs.cat_ranges(paths, 0, 1, on_error="raise")
-    with pytest.raises(NotImplementedError):
-        fs.cat_ranges(paths, 0, 1, max_gap=5)
+    assert fs.cat_ranges(paths[:1] * 2, [0, 4], [2, 6], max_gap=5) == [b"01", b"45"]
 
 
 def test_files(fs: HotshardFileSystem):
